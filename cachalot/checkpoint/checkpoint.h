@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// A directory of safetensors shards, memory-mapped, looked up by tensor name.
+// [docs/formats/safetensors.md]
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "cachalot/base/error.h"
+#include "cachalot/io/mapped_file.h"
+#include "cachalot/tensor/dtype.h"
+
+namespace cachalot::checkpoint {
+
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<uint64_t> shape;
+  const uint8_t* data = nullptr;  // any alignment; lives as long as the Checkpoint
+  uint64_t bytes = 0;             // == product(shape) * DTypeBytes(dtype), inside the file
+
+  uint64_t num_elements() const;
+};
+
+// Parses one safetensors header (the first `file_bytes` of `name`): lengths, offsets inside the
+// file, no overlap, no gap rules beyond the format's, dtype known, size == shape. Linear in tensors.
+Result<std::vector<TensorInfo>> ParseSafetensors(std::string_view name, const uint8_t* data,
+                                                 uint64_t file_bytes);
+
+class Checkpoint {
+ public:
+  // Opens dir/model.safetensors.index.json and every shard it names, or dir/model.safetensors.
+  // Checks that the index and the shards agree. Maps, never copies. Names re-saved by Hugging Face
+  // transformers are translated to the official ones [model.md 2.7].
+  static Result<std::shared_ptr<const Checkpoint>> Open(const std::string& dir);
+
+  // nullptr if absent.
+  const TensorInfo* Find(std::string_view name) const;
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }
+  uint64_t total_bytes() const { return total_bytes_; }
+  const std::string& dir() const { return dir_; }
+  // kIo naming the shard if one has become shorter than it was when mapped (reading it would fault).
+  Status CheckUnchanged() const;
+
+ private:
+  Checkpoint() = default;
+
+  std::string dir_;
+  std::vector<io::MappedFile> shards_;
+  std::vector<TensorInfo> tensors_;
+  std::unordered_map<std::string_view, size_t> by_name_;
+  uint64_t total_bytes_ = 0;
+};
+
+// Writes one safetensors file from tensors in memory (golden exports, logits, tests): temporary name,
+// fsync, rename.
+Status WriteSafetensors(const std::string& path, const std::vector<TensorInfo>& tensors);
+
+}  // namespace cachalot::checkpoint

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// KV state of sequences: compressed entries in shared blocks, everything else in a state slot.
+// [report.md 2.3, 10; design.md 4; docs/design/kvcache.md]
+//
+//   BlockPool   compressed CSA / HCA entries and index keys, in blocks of kBlockTokens tokens over
+//               all layers; reference-counted; immutable once complete
+//   Sequence    a block table and one state slot: window ring of every layer (MTP included) and the
+//               compressor tails; a function of the tokens up to its position only
+//
+// Window ring: W + kMaxRewind rows, position p at row p % capacity. Compressor tails: raw (k, gate)
+// float32 rows of the last 2r + kMaxRewind (CSA, main and index) or r + kMaxRewind (HCA) tokens.
+// So rewinding up to kMaxRewind tokens only moves the position: every row the shorter sequence
+// needs is still there, and entries that rejected tokens emitted are overwritten when their block
+// is reached again.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "cachalot/base/error.h"
+#include "cachalot/tensor/kv_layout.h"
+
+namespace cachalot::kvcache {
+
+inline constexpr uint32_t kBlockTokens = 128;  // lcm of the ratios 4 and 128
+inline constexpr uint32_t kMaxRewind = 16;
+
+// What the cache must know of a model.
+struct KvSpec {
+  KvFormat format = KvFormat::kNative;
+  uint32_t head_dim = 0;
+  uint32_t rope_dim = 0;
+  uint32_t index_head_dim = 0;
+  uint32_t sliding_window = 0;
+  // One per layer with a window: main layers, then the draft layers. 0 window only, 4 CSA, 128 HCA.
+  std::vector<uint32_t> compress_ratios;
+
+  Status Validate() const;
+  KvLayout window_layout() const;
+  KvLayout compressed_layout(size_t layer) const;  // keys only where the ratio is 4
+  size_t layer_block_bytes(size_t layer) const;    // compressed bytes of one block in one layer
+  size_t block_bytes() const;                      // over all layers: 449,824 for Flash
+  size_t state_bytes() const;                      // one state slot
+};
+
+// Thread-safety: none; one owner (the engine's step loop) allocates, references and frees. Reading
+// complete blocks from kernel threads at the same time is safe.
+class BlockPool {
+ public:
+  // Reserves address space for `num_blocks` blocks; memory is used as blocks are first written.
+  // kResourceExhausted if the system refuses.
+  static Result<std::unique_ptr<BlockPool>> Create(const KvSpec& spec, size_t num_blocks);
+  ~BlockPool();
+
+  const KvSpec& spec() const { return spec_; }
+  size_t num_blocks() const { return ref_counts_.size(); }
+  size_t num_free() const { return free_.size(); }
+  size_t bytes_in_use() const { return (num_blocks() - num_free()) * spec_.block_bytes(); }
+
+  // A block with one reference; kResourceExhausted when none is free.
+  Result<BlockId> Allocate();
+  void AddRef(BlockId id);
+  void Release(BlockId id);  // the last reference returns it to the pool
+
+  // This layer's blocks; block `id` starts at slab + id * spec().layer_block_bytes(layer).
+  uint8_t* slab(size_t layer) { return slabs_[layer]; }
+
+ private:
+  BlockPool() = default;
+
+  KvSpec spec_;
+  uint8_t* base_ = nullptr;
+  size_t mapped_bytes_ = 0;
+  std::vector<uint8_t*> slabs_;
+  std::vector<uint32_t> ref_counts_;
+  std::vector<BlockId> free_;
+};
+
+// Raw rows of one compressor: token p's k and gate at p % capacity.
+struct TailView {
+  float* k = nullptr;     // [capacity][width]
+  float* gate = nullptr;  // [capacity][width]
+  uint32_t capacity = 0;
+  uint32_t width = 0;  // 2 * head size (CSA) or head size (HCA)
+};
+
+class Sequence {
+ public:
+  // The pool outlives the sequence. kResourceExhausted without memory for the slot.
+  static Result<std::unique_ptr<Sequence>> Create(BlockPool& pool);
+  ~Sequence();
+  Sequence(const Sequence&) = delete;
+  Sequence& operator=(const Sequence&) = delete;
+
+  // Tokens whose KV is complete; the position of the next token.
+  uint32_t position() const { return position_; }
+
+  // Makes room for `num_tokens` more: allocates the blocks their entries need.
+  // kResourceExhausted leaves the sequence as it was.
+  Status Reserve(uint32_t num_tokens);
+  // The forward pass has written the state of `num_tokens` tokens (reserved before).
+  void Advance(uint32_t num_tokens);
+  // Drops the last `num_tokens`. More than kMaxRewind, or more than were appended since the last
+  // restore allows, is kInvalidArgument (restore a snapshot and replay instead).
+  Status Rewind(uint32_t num_tokens);
+  // Back to position 0, blocks released.
+  void Reset();
+
+  // Per layer (index as in KvSpec::compress_ratios).
+  KvRows window(size_t layer);
+  CompressedView compressed(size_t layer) const;
+  // Row of entry j for writing; its block is reserved.
+  struct EntrySlot {
+    KvRows rows;
+    size_t row;
+  };
+  EntrySlot entry(size_t layer, uint32_t j);
+  TailView main_tail(size_t layer);   // ratio != 0
+  TailView index_tail(size_t layer);  // ratio 4
+
+  std::span<const BlockId> blocks() const { return blocks_; }
+
+  // The state slot as bytes: same position and same blocks restore the same future bits.
+  void SaveState(std::vector<uint8_t>& out) const;
+  Status RestoreState(std::span<const uint8_t> state, uint32_t position,
+                      std::span<const BlockId> blocks);
+
+ private:
+  explicit Sequence(BlockPool& pool);
+
+  BlockPool& pool_;
+  std::vector<uint8_t> slot_;            // all rings and tails, at offsets computed once
+  std::vector<size_t> window_offsets_;   // per layer, into slot_
+  std::vector<size_t> tail_offsets_;     // per layer: main tail; index tail follows
+  std::vector<BlockId> blocks_;
+  uint32_t position_ = 0;
+  uint32_t high_water_ = 0;  // furthest position since create / restore / reset
+};
+
+}  // namespace cachalot::kvcache

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// The forward pass: one step of any mix of prefill and decode over several sequences.
+// [V4 2; model.md 3-6; docs/design/model.md]
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "cachalot/base/error.h"
+#include "cachalot/kernels/context.h"
+#include "cachalot/kvcache/kv_cache.h"
+#include "cachalot/model/weights.h"
+#include "cachalot/tensor/matrix.h"
+
+namespace cachalot::model {
+
+// design.md 3. `fast` is the default and the only one that is not scalar.
+enum class Numerics : uint8_t { kReference, kExact, kFast, kOfficial };
+std::string_view NumericsName(Numerics numerics);
+std::optional<Numerics> NumericsFromName(std::string_view name);
+// kExact keeps float32 entries, all others the native format.
+KvFormat KvFormatOf(Numerics numerics);
+
+// Bumped whenever a committed hash of the tiny model's logits changes; part of a cache's identity.
+inline constexpr uint32_t kNumericsRevision = 1;
+
+// Tokens of one sequence in this step, appended at its position. `tokens` < V, at least one.
+// The caller has reserved room (Sequence::Reserve) and advances the sequence after the step.
+struct SequenceInput {
+  kvcache::Sequence* sequence = nullptr;
+  std::span<const uint32_t> tokens;
+  // Empty, or one per token: the token that follows it, for the MTP block (section 6.1).
+  std::span<const uint32_t> mtp_next;
+};
+
+// Which positions get outputs; all views are [rows, ...] in step order (sequences one after another).
+struct ForwardOutputs {
+  // Step-wide token indices (0 .. T-1, ascending) whose logits are wanted.
+  std::span<const uint32_t> logit_rows;
+  MatView<float> logits;      // [logit_rows.size(), V]
+  MatView<float> mtp_logits;  // [T, V] or empty; needs mtp_next of every sequence and weights.mtp
+  MatView<float> hidden;      // [T, D] or empty: after the final norm, before head
+  // Per main layer, or empty: streams after layer l, [T, M D]. Tests and MTP drafts.
+  std::span<const MatView<float>> layer_streams;
+  // Per main layer, or empty: chosen experts [T, A] ascending.
+  std::span<const MatView<uint32_t>> experts;
+};
+
+struct ForwardOptions {
+  Numerics numerics = Numerics::kFast;
+  uint32_t max_step_tokens = 512;  // T of the largest step
+  uint32_t max_step_sequences = 16;
+  bool with_mtp = false;  // room for the MTP block
+};
+
+// Owns the scratch of a step; weights and cache are passed in. One Forward = one step at a time.
+class Forward {
+ public:
+  // kResourceExhausted without memory for the scratch, which is `scratch_bytes()`.
+  static Result<std::unique_ptr<Forward>> Create(std::shared_ptr<const Weights> weights,
+                                                 const ForwardOptions& options,
+                                                 const kernels::Context& ctx);
+  ~Forward();
+
+  // Runs the step: writes KV state, compressed entries and the outputs. Sum of tokens <=
+  // max_step_tokens. Token ids >= V or positions beyond max_position_embeddings are kInvalidArgument,
+  // checked before anything is written. Allocates nothing. Bits of a token's outputs do not depend
+  // on the other tokens of the step beyond those its sequence's past defines.
+  Status Step(std::span<const SequenceInput> inputs, const ForwardOutputs& outputs);
+
+  const Weights& weights() const;
+  const ForwardOptions& options() const;
+  size_t scratch_bytes() const;
+
+ private:
+  struct Impl;
+  explicit Forward(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace cachalot::model

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// The weights of a model as the forward pass sees them: views into a mapped checkpoint (or a
+// trainer's buffers), small vectors widened to float32 once. [model.md 2]
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cachalot/base/error.h"
+#include "cachalot/checkpoint/checkpoint.h"
+#include "cachalot/model/config.h"
+#include "cachalot/tensor/matrix.h"
+
+namespace cachalot::model {
+
+struct HcWeights {  // mHC of one sublayer, or hc_head
+  WeightView fn;    // [(2+M) M, M D] or [M, M D]
+  std::vector<float> base;
+  std::vector<float> scale;
+};
+
+struct CompressorWeights {
+  WeightView wkv, wgate;     // [c * hd, D]
+  std::vector<float> ape;    // [r, c * hd]
+  std::vector<float> norm;   // [hd]
+};
+
+struct IndexerWeights {
+  WeightView wq_b;          // [index_n_heads * index_head_dim, qr]
+  WeightView weights_proj;  // [index_n_heads, D]
+  CompressorWeights compressor;
+};
+
+struct AttentionWeights {
+  std::vector<float> attn_sink;  // [H]
+  WeightView wq_a, wq_b, wkv, wo_a, wo_b;
+  std::vector<float> q_norm, kv_norm;
+  std::optional<CompressorWeights> compressor;  // ratio != 0
+  std::optional<IndexerWeights> indexer;        // ratio 4
+};
+
+struct ExpertWeights {
+  WeightView w1, w3;  // [I, D] gate, up
+  WeightView w2;      // [D, I] down
+};
+
+struct FfnWeights {
+  WeightView gate;               // [E, D]
+  std::vector<float> gate_bias;  // [E]; empty in hash layers
+  std::vector<uint32_t> tid2eid;  // [V, A]; hash layers only, validated < E and distinct
+  std::vector<ExpertWeights> experts;
+  ExpertWeights shared;
+};
+
+struct LayerWeights {
+  uint32_t compress_ratio = 0;
+  std::vector<float> attn_norm, ffn_norm;
+  HcWeights hc_attn, hc_ffn;
+  AttentionWeights attn;
+  FfnWeights ffn;
+};
+
+struct MtpWeights {
+  LayerWeights layer;
+  WeightView e_proj, h_proj;
+  std::vector<float> enorm, hnorm, norm;
+  HcWeights hc_head;
+};
+
+struct Weights {
+  Config config;
+  WeightView embed;  // [V, D]
+  WeightView head;   // [V, D]
+  std::vector<float> norm;
+  HcWeights hc_head;
+  std::vector<LayerWeights> layers;
+  std::optional<MtpWeights> mtp;
+  uint64_t version = 0;  // KV is keyed by it; a trainer bumps it
+  std::shared_ptr<const checkpoint::Checkpoint> storage;  // keeps the mapped bytes alive
+};
+
+// Binds every tensor that `config` implies, checking name, dtype and shape of each before returning;
+// the first mismatch is reported by tensor name, found and expected. MTP tensors may be absent
+// (then `mtp` is empty); DSpark stages are recognized and left unbound. Linear in tensors, touches
+// no weight bytes except small vectors and tid2eid.
+Result<Weights> BindWeights(const Config& config, std::shared_ptr<const checkpoint::Checkpoint> ckpt);
+
+// LoadConfig + Checkpoint::Open + BindWeights.
+Result<std::shared_ptr<const Weights>> LoadWeights(const std::string& dir);
+
+}  // namespace cachalot::model

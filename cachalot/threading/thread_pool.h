@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one thread pool. A forward pass runs about fifteen short parallel regions a layer, so a
+// region must cost about a microsecond: workers spin between regions and sleep only after a while.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "cachalot/threading/aligned_buffer.h"
+
+namespace cachalot {
+
+// Non-owning reference to a callable void(size_t task, size_t worker); no allocation.
+class TaskRef {
+ public:
+  template <typename F>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, TaskRef>)
+  TaskRef(F&& f)  // NOLINT: implicit, lives only for the call
+      : object_(const_cast<void*>(static_cast<const void*>(&f))),
+        call_([](void* object, size_t task, size_t worker) {
+          (*static_cast<std::remove_reference_t<F>*>(object))(task, worker);
+        }) {}
+  void operator()(size_t task, size_t worker) const { call_(object_, task, worker); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, size_t, size_t);
+};
+
+class ThreadPool {
+ public:
+  // `num_threads` >= 1 workers including the calling thread, so 1 creates no thread.
+  explicit ThreadPool(size_t num_threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  size_t num_threads() const { return threads_.size() + 1; }
+
+  // Calls task(i, worker) once for every i in [0, num_tasks), worker in [0, num_threads()), and
+  // returns when all are done (their writes are visible). Tasks are handed out in ascending order,
+  // to whichever worker is free: a result must not depend on `worker` beyond using it to pick
+  // scratch. Not reentrant; one caller at a time. Allocates nothing.
+  void ParallelFor(size_t num_tasks, TaskRef task);
+
+  // At least `bytes` of 64-byte aligned scratch that belong to `worker` until its next call here.
+  // Contents are unspecified. Grows on demand, so the steady state allocates nothing. Call it from
+  // the task that runs as `worker`, or outside of ParallelFor.
+  uint8_t* WorkerScratch(size_t worker, size_t bytes);
+
+ private:
+  void WorkerLoop(size_t worker);
+  void RunTasks(size_t worker);
+
+  std::vector<AlignedBuffer<uint8_t>> scratch_;  // one a worker, touched by that worker only
+  std::vector<std::jthread> threads_;
+  // Written by the caller before generation_ is released, read by workers after they acquire it.
+  const TaskRef* task_ = nullptr;
+  size_t num_tasks_ = 0;
+  bool stop_ = false;
+  alignas(64) std::atomic<uint32_t> generation_{0};
+  alignas(64) std::atomic<size_t> next_task_{0};
+  alignas(64) std::atomic<uint32_t> num_running_{0};
+};
+
+}  // namespace cachalot
