@@ -22,6 +22,7 @@
 
 #include "cachalot/base/error.h"
 #include "cachalot/tensor/kv_layout.h"
+#include "cachalot/threading/aligned_buffer.h"
 
 namespace cachalot::kvcache {
 
@@ -87,6 +88,16 @@ struct TailView {
   uint32_t width = 0;  // 2 * head size (CSA) or head size (HCA)
 };
 
+// Byte offsets of the parts of a state slot. Tails (float32) come first so that they are aligned.
+struct SlotLayout {
+  explicit SlotLayout(const KvSpec& spec);
+
+  std::vector<size_t> main_tail;   // per layer; unused where the ratio is 0
+  std::vector<size_t> index_tail;  // per layer; unused but in CSA layers
+  std::vector<size_t> window;      // per layer
+  size_t bytes = 0;
+};
+
 class Sequence {
  public:
   // The pool outlives the sequence. kResourceExhausted without memory for the slot.
@@ -103,8 +114,8 @@ class Sequence {
   Status Reserve(uint32_t num_tokens);
   // The forward pass has written the state of `num_tokens` tokens (reserved before).
   void Advance(uint32_t num_tokens);
-  // Drops the last `num_tokens`. More than kMaxRewind, or more than were appended since the last
-  // restore allows, is kInvalidArgument (restore a snapshot and replay instead).
+  // Drops the last `num_tokens`. kInvalidArgument if that goes more than kMaxRewind tokens back
+  // from the furthest position reached (restore a saved state and replay instead).
   Status Rewind(uint32_t num_tokens);
   // Back to position 0, blocks released.
   void Reset();
@@ -123,21 +134,24 @@ class Sequence {
 
   std::span<const BlockId> blocks() const { return blocks_; }
 
-  // The state slot as bytes: same position and same blocks restore the same future bits.
+  // The state slot as bytes (position included): with the same blocks it restores the same future
+  // bits.
   void SaveState(std::vector<uint8_t>& out) const;
-  Status RestoreState(std::span<const uint8_t> state, uint32_t position,
-                      std::span<const BlockId> blocks);
+  // Takes a reference on each of `blocks`, which cover the saved position. kInvalidArgument if the
+  // state is not of this model's shape or the blocks do not cover it; then nothing changed.
+  Status RestoreState(std::span<const uint8_t> state, std::span<const BlockId> blocks);
 
  private:
   explicit Sequence(BlockPool& pool);
 
   BlockPool& pool_;
-  std::vector<uint8_t> slot_;            // all rings and tails, at offsets computed once
-  std::vector<size_t> window_offsets_;   // per layer, into slot_
-  std::vector<size_t> tail_offsets_;     // per layer: main tail; index tail follows
+  SlotLayout layout_;
+  AlignedBuffer<uint8_t> slot_;  // all tails and rings
   std::vector<BlockId> blocks_;
   uint32_t position_ = 0;
-  uint32_t high_water_ = 0;  // furthest position since create / restore / reset
+  // Furthest position the rings were written to: rows older than capacity before it are gone, so
+  // rewinding is bounded from here, not from position_.
+  uint32_t high_water_ = 0;
 };
 
 }  // namespace cachalot::kvcache

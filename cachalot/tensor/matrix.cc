@@ -27,7 +27,10 @@ WeightView WeightView::Rows(uint32_t begin, uint32_t count) const {
   out.rows = count;
   out.data = data + begin * row_bytes();
   if (kind == WeightKind::kFP8 || kind == WeightKind::kFP4) {
-    CACHALOT_CHECK(kind == WeightKind::kFP4 || begin % kFP8Block == 0);
+    // A stretch that starts inside a 128-row scale block must end in it, or the rows of the view
+    // would no longer line up with its scales.
+    CACHALOT_CHECK(kind == WeightKind::kFP4 || begin % kFP8Block == 0 ||
+                   begin % kFP8Block + count <= kFP8Block);
     const size_t scale_row = kind == WeightKind::kFP4 ? begin : begin / kFP8Block;
     out.scales = scales + scale_row * ScaleCols(*this) * DTypeBytes(scale_dtype);
   }

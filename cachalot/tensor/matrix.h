@@ -75,7 +75,8 @@ struct WeightView {
     return 0;
   }
   const uint8_t* row(size_t n) const { return data + n * row_bytes(); }
-  // Rows [begin, begin + count); begin must be a multiple of 128 for kFP8 so that scales line up.
+  // Rows [begin, begin + count). For kFP8 they start at a multiple of 128 or lie inside one 128-row
+  // scale block, so that scales line up.
   WeightView Rows(uint32_t begin, uint32_t count) const;
 };
 
