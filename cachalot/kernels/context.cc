@@ -3,12 +3,23 @@
 
 #include <array>
 
+#include "hwy/targets.h"
+
 namespace cachalot::kernels {
 namespace {
 
 // Indexed by Target.
 constexpr std::array<std::string_view, 6> kNames = {"scalar",      "avx2",        "avx512",
                                                     "avx512-vnni", "avx512-bf16", "neon"};
+
+// Highway 1.0.3 knows AVX3_DL (VBMI, VNNI, ...) but not BF16.
+bool HasBf16Dot() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16") != 0 && __builtin_cpu_supports("avx512vbmi") != 0;
+#else
+  return false;
+#endif
+}
 
 }  // namespace
 
@@ -19,6 +30,20 @@ std::optional<Target> TargetFromName(std::string_view name) {
     if (kNames[i] == name) return static_cast<Target>(i);
   }
   return std::nullopt;
+}
+
+std::vector<Target> SupportedTargets() {
+  const int64_t supported = hwy::SupportedTargets();
+  std::vector<Target> targets;
+  if ((supported & HWY_AVX3_DL) != 0) {
+    if (HasBf16Dot()) targets.push_back(Target::kAvx512Bf16);
+    targets.push_back(Target::kAvx512Vnni);
+  }
+  if ((supported & HWY_AVX3) != 0) targets.push_back(Target::kAvx512);
+  if ((supported & HWY_AVX2) != 0) targets.push_back(Target::kAvx2);
+  if ((supported & HWY_NEON) != 0) targets.push_back(Target::kNeon);
+  targets.push_back(Target::kScalar);
+  return targets;
 }
 
 }  // namespace cachalot::kernels

@@ -19,9 +19,9 @@ enum class Path : uint8_t { kReference, kSimd };
 // An instruction set with its own code. Bits may differ between targets, never within one.
 enum class Target : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kNeon };
 
-std::string_view TargetName(Target target);                       // "avx512-bf16"
+std::string_view TargetName(Target target);  // "avx512-bf16"
 std::optional<Target> TargetFromName(std::string_view name);
-std::vector<Target> SupportedTargets();                           // of this CPU, best first
+std::vector<Target> SupportedTargets();  // of this CPU, best first
 
 // Plain data, copied freely; the pool outlives it.
 struct Context {

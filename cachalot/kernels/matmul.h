@@ -3,9 +3,9 @@
 //
 //   y[m][n] = sum_k x[m][k] * w[n][k],      w = code * scale, exact in BF16
 //
-// One kernel serves one token and many. Each output has exactly one accumulator vector; k ascends in
-// fixed steps; one fixed lane tree ends it [design.md 3]. So y[m][n] depends on x[m], w[n] and the
-// target only: not on M, on the tile it fell into, on threads or on the other jobs of the call.
+// One kernel serves one token and many. Each output has exactly one accumulator vector; k ascends
+// in fixed steps; one fixed lane tree ends it [design.md 3]. So y[m][n] depends on x[m], w[n] and
+// the target only: not on M, on the tile it fell into, on threads or on the other jobs of the call.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ namespace cachalot::kernels {
 // One product. X is float (any weight kind; float32 multiply-add) or BF16 (kBF16, kFP8, kFP4
 // weights; BF16 products, float32 accumulation).
 //   x       [*, K], rows padded or not; row m of the product is x row (x_rows ? x_rows[m] : m)
-//   w       [N, K]; K even for kFP4; any N >= 0
+//   w       [N, K]; K % 32 == 0 for kFP4; any N >= 0
 //   y       [M, N], overwritten; must not alias x. M = y.rows
 // x_rows lets an expert read its tokens where they are. M == 0 is allowed and does nothing.
 template <typename X>
@@ -36,7 +36,8 @@ struct MatMulJob {
 // Non-finite weights or scales give non-finite outputs, never a crash. Scales whose products leave
 // BF16's normal range, or that are no powers of two, take a slower float32 path for that row,
 // chosen by the weights alone. Path::kReference with X = float is the scalar reference.
-// Cost: 2 M N K flop, N * row_bytes read. Allocates nothing once each thread's panel scratch exists.
+// Cost: 2 M N K flop, N * row_bytes read. Allocates nothing once each thread's panel scratch
+// exists.
 void MatMul(std::span<const MatMulJob<float>> jobs, const Context& ctx);
 void MatMul(std::span<const MatMulJob<BF16>> jobs, const Context& ctx);
 

@@ -2,15 +2,12 @@
 #include "cachalot/numeric/formats.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "cachalot/base/check.h"
 
 namespace cachalot {
 namespace {
-
-constexpr std::array<float, 8> kE2M1Magnitude = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
 
 // 1/448 and 1/6 as the float32 constants of the released kernels.
 constexpr float kInv448 = std::bit_cast<float>(0x3B124925u);
@@ -23,18 +20,6 @@ float MaxAbs(std::span<const float> x) {
 }
 
 }  // namespace
-
-float E4M3ToFloat(uint8_t code) {
-  const uint32_t sign = static_cast<uint32_t>(code & 0x80u) << 24;
-  const uint32_t exponent = (code >> 3) & 0xFu;
-  const uint32_t mantissa = code & 7u;
-  if (exponent == 15 && mantissa == 7) return std::bit_cast<float>(sign | 0x7FC00000u);
-  if (exponent == 0) {
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-9f;
-    return sign ? -magnitude : magnitude;
-  }
-  return std::bit_cast<float>(sign | ((exponent + 120u) << 23) | (mantissa << 20));
-}
 
 uint8_t E4M3FromFloat(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
@@ -52,11 +37,6 @@ uint8_t E4M3FromFloat(float x) {
   const uint32_t rounded = magnitude_bits + 0x7FFFFu + ((magnitude_bits >> 20) & 1u);
   const uint32_t code = (rounded >> 20) - (120u << 3);
   return static_cast<uint8_t>(sign | std::min(code, 0x7Eu));
-}
-
-float E2M1ToFloat(uint8_t code) {
-  const float magnitude = kE2M1Magnitude[code & 7u];
-  return (code & 8u) ? -magnitude : magnitude;
 }
 
 uint8_t E2M1FromFloat(float x) {

@@ -23,7 +23,9 @@ struct BF16 {
   friend bool operator==(BF16, BF16) = default;
 };
 
-constexpr float ToFloat(BF16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+constexpr float ToFloat(BF16 x) {
+  return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);
+}
 
 // NaN stays NaN (quieted); everything else rounds to nearest even.
 constexpr BF16 ToBF16(float x) {
@@ -33,8 +35,18 @@ constexpr BF16 ToBF16(float x) {
 }
 constexpr float RoundToBF16(float x) { return ToFloat(ToBF16(x)); }
 
-float E4M3ToFloat(uint8_t code);
-uint8_t E4M3FromFloat(float x);  // saturates to +-448; NaN -> 0x7F
+constexpr float E4M3ToFloat(uint8_t code) {
+  const uint32_t sign = static_cast<uint32_t>(code & 0x80u) << 24;
+  const uint32_t exponent = (code >> 3) & 0xFu;
+  const uint32_t mantissa = code & 7u;
+  if (exponent == 15 && mantissa == 7) return std::bit_cast<float>(sign | 0x7FC00000u);
+  if (exponent == 0) {
+    const float magnitude = static_cast<float>(mantissa) * 0x1p-9f;
+    return sign != 0 ? -magnitude : magnitude;
+  }
+  return std::bit_cast<float>(sign | ((exponent + 120u) << 23) | (mantissa << 20));
+}
+uint8_t E4M3FromFloat(float x);  // saturates to +-448; NaN -> 0x7F or 0xFF by its sign
 
 constexpr float E8M0ToFloat(uint8_t code) {
   if (code == 255) return std::bit_cast<float>(0x7FC00000u);
@@ -42,8 +54,13 @@ constexpr float E8M0ToFloat(uint8_t code) {
   return std::bit_cast<float>(static_cast<uint32_t>(code) << 23);
 }
 
-float E2M1ToFloat(uint8_t code);  // low 4 bits
-uint8_t E2M1FromFloat(float x);   // saturates to +-6; -0 keeps its sign; NaN -> 0
+// Low 4 bits.
+constexpr float E2M1ToFloat(uint8_t code) {
+  constexpr float kMagnitude[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+  const float magnitude = kMagnitude[code & 7u];
+  return (code & 8u) != 0 ? -magnitude : magnitude;
+}
+uint8_t E2M1FromFloat(float x);  // saturates to +-6; -0 keeps its sign; NaN -> 0
 
 // The exponent byte (E8M0 code) of 2^ceil(log2 v) for v > 0 and normal. [model.md 3.6 pow2ceil]
 constexpr uint8_t PowTwoCeilCode(float v) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cachalot/tensor/matrix.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "cachalot/numeric/formats.h"
@@ -15,6 +17,15 @@ T LoadUnaligned(const uint8_t* p) {
   return value;
 }
 
+template <size_t kCodes, float (*kDecode)(uint8_t)>
+constexpr std::array<float, kCodes> DecodeTable() {
+  std::array<float, kCodes> table{};
+  for (size_t i = 0; i < kCodes; ++i) table[i] = kDecode(static_cast<uint8_t>(i));
+  return table;
+}
+constexpr auto kE4M3Values = DecodeTable<256, E4M3ToFloat>();
+constexpr auto kE2M1Values = DecodeTable<16, E2M1ToFloat>();
+
 size_t ScaleCols(const WeightView& w) {
   return w.kind == WeightKind::kFP4 ? w.cols / kFP4Block : (w.cols + kFP8Block - 1) / kFP8Block;
 }
@@ -22,7 +33,7 @@ size_t ScaleCols(const WeightView& w) {
 }  // namespace
 
 WeightView WeightView::Rows(uint32_t begin, uint32_t count) const {
-  CACHALOT_CHECK(begin + count <= rows);
+  CACHALOT_CHECK(begin <= rows && count <= rows - begin);
   WeightView out = *this;
   out.rows = count;
   out.data = data + begin * row_bytes();
@@ -53,15 +64,24 @@ void WidenRow(const WeightView& w, size_t n, std::span<float> out) {
       std::memcpy(out.data(), row, out.size_bytes());
       return;
     case WeightKind::kBF16:
-      for (size_t k = 0; k < w.cols; ++k) out[k] = ToFloat(BF16{LoadUnaligned<uint16_t>(row + 2 * k)});
+      for (size_t k = 0; k < out.size(); ++k) {
+        out[k] = ToFloat(BF16{LoadUnaligned<uint16_t>(row + 2 * k)});
+      }
       return;
     case WeightKind::kFP8:
-      for (size_t k = 0; k < w.cols; ++k) out[k] = E4M3ToFloat(row[k]) * WeightScale(w, n, k);
+      for (size_t begin = 0; begin < out.size(); begin += kFP8Block) {
+        const float scale = WeightScale(w, n, begin);
+        const size_t end = std::min<size_t>(begin + kFP8Block, out.size());
+        for (size_t k = begin; k < end; ++k) out[k] = kE4M3Values[row[k]] * scale;
+      }
       return;
     case WeightKind::kFP4:
-      for (size_t k = 0; k < w.cols; ++k) {
-        const uint8_t code = (row[k / 2] >> (4 * (k % 2))) & 0xFu;
-        out[k] = E2M1ToFloat(code) * WeightScale(w, n, k);
+      for (size_t begin = 0; begin < out.size(); begin += kFP4Block) {
+        const float scale = WeightScale(w, n, begin);
+        for (size_t k = begin; k < begin + kFP4Block; k += 2) {
+          out[k] = kE2M1Values[row[k / 2] & 0xFu] * scale;
+          out[k + 1] = kE2M1Values[row[k / 2] >> 4] * scale;
+        }
       }
       return;
   }

@@ -25,8 +25,7 @@ struct MatView {
   MatView(T* d, size_t r, size_t c, size_t s) : data(d), rows(r), cols(c), stride(s) {}
   // MatView<T> -> MatView<const T>
   template <typename U>
-    requires std::is_convertible_v<U (*)[], T (*)[]>
-  MatView(const MatView<U>& o)  // NOLINT: implicit
+  requires std::is_convertible_v<U (*)[], T (*)[]> MatView(const MatView<U>& o)  // NOLINT: implicit
       : data(o.data), rows(o.rows), cols(o.cols), stride(o.stride) {}
 
   std::span<T> Row(size_t r) const {
@@ -48,7 +47,9 @@ enum class WeightKind : uint8_t {
   kF32,
   kBF16,
   kFP8,  // F8_E4M3, one scale per block of [128 rows, 128 columns]
-  kFP4,  // E2M1, columns 2i / 2i+1 in the low / high nibble of byte i; one scale per 32 columns
+  // E2M1, columns 2i / 2i+1 in the low / high nibble of byte i; one scale per 32 columns, and
+  // cols is a multiple of 32.
+  kFP4,
 };
 
 // A weight matrix [rows, cols] (out, in) as it lies in the checkpoint. `data` and `scales` may have

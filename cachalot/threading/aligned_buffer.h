@@ -24,8 +24,10 @@ class AlignedBuffer {
   // Aborts without memory: for scratch whose size the program chose. Sizes that come from a file
   // or a request are checked by their owner before.
   explicit AlignedBuffer(size_t size) : size_(size) {
-    const size_t bytes = (size * sizeof(T) + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes;
-    data_.reset(static_cast<T*>(std::aligned_alloc(kCacheLineBytes, bytes ? bytes : kCacheLineBytes)));
+    const size_t bytes =
+        (size * sizeof(T) + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes;
+    data_.reset(
+        static_cast<T*>(std::aligned_alloc(kCacheLineBytes, bytes ? bytes : kCacheLineBytes)));
     CACHALOT_CHECK(data_ != nullptr);
     if (size > 0) std::memset(static_cast<void*>(data_.get()), 0, bytes);
   }

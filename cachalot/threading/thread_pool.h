@@ -19,8 +19,8 @@ namespace cachalot {
 class TaskRef {
  public:
   template <typename F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, TaskRef>)
-  TaskRef(F&& f)  // NOLINT: implicit, lives only for the call
+  requires(!std::is_same_v<std::remove_cvref_t<F>, TaskRef>)
+      TaskRef(F&& f)  // NOLINT: implicit, lives only for the call
       : object_(const_cast<void*>(static_cast<const void*>(&f))),
         call_([](void* object, size_t task, size_t worker) {
           (*static_cast<std::remove_reference_t<F>*>(object))(task, worker);

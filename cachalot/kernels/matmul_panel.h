@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inside of matmul: what a task is and which code runs it. Not for other modules.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cachalot/kernels/matmul.h"
+
+namespace cachalot::kernels {
+
+// Rows are processed in groups of this many; panels are whole groups (but for the last of a job).
+inline constexpr uint32_t kGroupRows = 8;
+// Rows whose widened columns lie in BF16 next to each other. Divides 128, so a group never meets
+// two rows of FP8 scales.
+inline constexpr uint32_t kMaxPanelRows = 64;
+
+// Rows [begin, begin + count) of one job, all its tokens.
+template <typename X>
+struct MatMulPanel {
+  const MatMulJob<X>* job = nullptr;
+  uint32_t begin = 0;
+  uint32_t count = 0;
+  uint8_t* scratch = nullptr;  // PanelScratchBytes(job->w.cols), 64-byte aligned
+
+  const X* XRow(size_t m) const {
+    const size_t row = job->x_rows != nullptr ? job->x_rows[m] : m;
+    return job->x.data + row * job->x.stride;
+  }
+};
+
+template <typename X>
+using PanelFn = void(const MatMulPanel<X>& panel);
+
+// Columns of a widened row in scratch: zero-padded to the widest step any kernel takes.
+inline constexpr size_t kPaddedStep = 64;
+constexpr size_t PaddedCols(size_t cols) {
+  return (cols + kPaddedStep - 1) / kPaddedStep * kPaddedStep;
+}
+
+// Rows of a panel, by the shape of the weights only: a widened BF16 panel of at most 512 KiB stays
+// in the L2 cache (1 MiB on Zen 4) while the tokens stream past it.
+constexpr uint32_t PanelRows(size_t cols) {
+  uint32_t rows = kMaxPanelRows;
+  while (rows > kGroupRows && rows * PaddedCols(cols) * 2 > size_t{512} << 10) rows /= 2;
+  return rows;
+}
+
+// The widened panel, one float32 row, and the scales of one group of rows.
+constexpr size_t PanelScratchBytes(size_t cols) {
+  const size_t padded = PaddedCols(cols);
+  return PanelRows(cols) * padded * 4 + padded * 4 + kGroupRows * padded / 8;
+}
+
+// The code for `target`; null where this build has none (the reference runs instead).
+PanelFn<float>* HighwayPanelF32(Target target);
+PanelFn<BF16>* HighwayPanelBF16(Target target);
+PanelFn<BF16>* X86PanelBF16();  // AVX-512 BF16
+
+}  // namespace cachalot::kernels
