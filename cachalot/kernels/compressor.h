@@ -23,7 +23,7 @@ struct CompressorTail {
 // overlap (r = 4): channels [0, hd) of the r tokens of block j-1 (none for j = 0) and channels
 // [hd, 2 hd) of the r tokens of block j. Else width == hd, tokens of block j only.
 // float32, rows ascending by position.
-void PoolBlock(const CompressorTail& tail, uint32_t j, uint32_t r, bool overlap,
-               std::span<float> y, const Context& ctx);
+void PoolBlock(const CompressorTail& tail, uint32_t j, uint32_t r, bool overlap, std::span<float> y,
+               const Context& ctx);
 
 }  // namespace cachalot::kernels

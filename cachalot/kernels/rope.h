@@ -21,8 +21,8 @@ struct YarnParams {
 // rd/2 angular frequencies, float32 as the released code computes them.
 std::vector<float> RopeFrequencies(float theta, uint32_t rope_dim, const YarnParams* yarn);
 
-// cos and sin of float32(position) * frequency (one float32 multiply; then float32 cos / sin of that
-// float32 angle). cos, sin [positions.size(), rd/2].
+// cos and sin of float32(position) * frequency (one float32 multiply; then float32 cos / sin of
+// that float32 angle). cos, sin [positions.size(), rd/2].
 void RopeAngles(std::span<const float> frequencies, std::span<const uint32_t> positions,
                 MatView<float> cos, MatView<float> sin);
 

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cachalot/kernels/router.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace cachalot::kernels {
+namespace {
+
+// sqrt(softplus(z)); softplus(z) = z beyond 20, as the released code has it.
+float Score(float z) {
+  const double softplus = z > 20.0f ? double{z} : std::log1p(std::exp(double{z}));
+  return static_cast<float>(std::sqrt(softplus));
+}
+
+// The A largest of Score(z) + bias by repeated scans: A is 6 and E a few hundred.
+void SelectTop(std::span<const float> z, std::span<const float> bias, std::span<uint32_t> ids) {
+  for (size_t a = 0; a < ids.size(); ++a) {
+    uint32_t best = 0;
+    float best_value = 0.0f;
+    bool found = false;
+    for (uint32_t e = 0; e < z.size(); ++e) {
+      if (std::ranges::find(ids.first(a), e) != ids.begin() + static_cast<ptrdiff_t>(a)) continue;
+      const float value = Score(z[e]) + bias[e];
+      // Strict: a tie keeps the lower id, NaN never displaces a number.
+      if (!found || value > best_value || (std::isnan(best_value) && !std::isnan(value))) {
+        best = e;
+        best_value = value;
+        found = true;
+      }
+    }
+    ids[a] = best;
+  }
+  std::ranges::sort(ids);
+}
+
+}  // namespace
+
+void Route(const RouterArgs& args, MatView<uint32_t> ids, MatView<float> weights,
+           const Context& ctx) {
+  const size_t per_tok = args.num_experts_per_tok;
+  CACHALOT_CHECK(ids.cols == per_tok && weights.cols == per_tok && per_tok <= args.z.cols);
+  CACHALOT_CHECK(args.fixed.empty() ? args.bias.size() == args.z.cols
+                                    : args.fixed.size() == args.z.rows * per_tok);
+  ctx.pool->ParallelFor(args.z.rows, [&](size_t t, size_t) {
+    const std::span<uint32_t> chosen = ids.Row(t);
+    if (args.fixed.empty()) {
+      SelectTop(args.z.Row(t), args.bias, chosen);
+    } else {
+      std::ranges::copy(args.fixed.subspan(t * per_tok, per_tok), chosen.begin());
+      std::ranges::sort(chosen);
+    }
+    float sum = 0.0f;
+    for (size_t a = 0; a < per_tok; ++a) {
+      weights.Row(t)[a] = Score(args.z.Row(t)[chosen[a]]);
+      sum += weights.Row(t)[a];
+    }
+    for (float& w : weights.Row(t)) w = w / sum * args.routed_scaling_factor;
+  });
+}
+
+}  // namespace cachalot::kernels
