@@ -37,7 +37,8 @@ struct SequenceInput {
   std::span<const uint32_t> mtp_next;
 };
 
-// Which positions get outputs; all views are [rows, ...] in step order (sequences one after another).
+// Which positions get outputs; all views are [rows, ...] in step order (sequences one after
+// another).
 struct ForwardOutputs {
   // Step-wide token indices (0 .. T-1, ascending) whose logits are wanted.
   std::span<const uint32_t> logit_rows;
@@ -67,9 +68,9 @@ class Forward {
   ~Forward();
 
   // Runs the step: writes KV state, compressed entries and the outputs. Sum of tokens <=
-  // max_step_tokens. Token ids >= V or positions beyond max_position_embeddings are kInvalidArgument,
-  // checked before anything is written. Allocates nothing. Bits of a token's outputs do not depend
-  // on the other tokens of the step beyond those its sequence's past defines.
+  // max_step_tokens. Token ids >= V or positions beyond max_position_embeddings are
+  // kInvalidArgument, checked before anything is written. Allocates nothing. Bits of a token's
+  // outputs do not depend on the other tokens of the step beyond those its sequence's past defines.
   Status Step(std::span<const SequenceInput> inputs, const ForwardOutputs& outputs);
 
   const Weights& weights() const;

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+// One step through all layers. [model.md 3.1, 6.1]
+#include "cachalot/model/forward.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "cachalot/base/strings.h"
+#include "cachalot/kernels/hyper_connection.h"
+#include "cachalot/kernels/rms_norm.h"
+#include "cachalot/model/layer.h"
+
+namespace cachalot::model {
+namespace {
+
+// The largest group of inputs prepared together: the attention output of a tile, or in the FFN half
+// the routed hidden rows beside the shared ones, or the MTP streams beside the token embedding.
+size_t MaxInputElements(const Config& c, const ForwardOptions& o) {
+  const size_t tokens = o.max_step_tokens;
+  const size_t tile = std::min<size_t>(tokens, kAttentionTile);
+  const size_t attention = tile * c.num_attention_heads * c.head_dim;
+  const size_t hidden = tokens * (size_t{c.num_experts_per_tok} * c.moe_intermediate_size +
+                                  c.shared_intermediate_size());
+  const size_t projections = tokens * c.hidden_size * (o.with_mtp ? c.hc_mult + 1 : 1);
+  const size_t wo_b = tile * c.o_groups * c.o_lora_rank;
+  return std::max({attention, hidden, projections, wo_b, tile * size_t{c.q_lora_rank}});
+}
+
+// Experts (w1 and w3 each) and the shared expert, or the projections of an attention half.
+size_t MaxJobs(const Config& c) { return 2 * size_t{c.n_routed_experts} + 2 + c.o_groups + 8; }
+
+RopeTable MakeRopeTable(const Config& c, size_t max_tokens, bool compressed) {
+  const kernels::YarnParams yarn{
+      .factor = c.yarn_factor,
+      .beta_fast = c.yarn_beta_fast,
+      .beta_slow = c.yarn_beta_slow,
+      .original_max_position_embeddings = c.yarn_original_max_position_embeddings};
+  RopeTable table;
+  table.frequencies = compressed
+                          ? kernels::RopeFrequencies(c.compress_rope_theta, c.qk_rope_head_dim,
+                                                     c.has_yarn ? &yarn : nullptr)
+                          : kernels::RopeFrequencies(c.rope_theta, c.qk_rope_head_dim, nullptr);
+  table.cos = Activation(max_tokens, c.qk_rope_head_dim / 2);
+  table.sin = Activation(max_tokens, c.qk_rope_head_dim / 2);
+  return table;
+}
+
+Status CheckOptions(const ForwardOptions& options, const Weights& weights) {
+  if (options.max_step_tokens == 0 || options.max_step_sequences == 0) {
+    return Error{ErrorCode::kInvalidArgument, "a step needs room for at least one token"};
+  }
+  if (options.with_mtp && !weights.mtp) {
+    return Error{ErrorCode::kInvalidArgument, "MTP was asked for, but the checkpoint has no mtp.0"};
+  }
+  return {};
+}
+
+}  // namespace
+
+struct Forward::Impl {
+  Impl(std::shared_ptr<const Weights> w, const ForwardOptions& o, const kernels::Context& c);
+
+  void Embed();
+  void RunLayer(const StepEnv& env, const LayerWeights& w, size_t kv_layer,
+                MatView<uint32_t> experts);
+  void HcPre(const StepEnv& env, const HcWeights& hc, std::span<const float> norm);
+  void HeadInput(const StepEnv& env, const HcWeights& hc, std::span<const float> norm);
+  void WriteLogits(const StepEnv& env, const ForwardOutputs& outputs);
+  void RunMtp(const StepEnv& env, const ForwardOutputs& outputs);
+  kernels::HcParams Params(const HcWeights& hc) const;
+
+  size_t num_tokens() const { return plan.tokens.size(); }
+  const Config& config() const { return weights->config; }
+
+  std::shared_ptr<const Weights> weights;
+  ForwardOptions options;
+  kernels::Context ctx;
+  StepPlan plan;
+  Linear linear;
+  RopeTable window_rope, compressed_rope;
+  AttentionHalf attention;
+  MoeHalf moe;
+  Activation streams;           // X [T, M D]
+  Activation hc_mix;            // fn u [T, (2+M) M]
+  Activation hc_post, hc_comb;  // [T, M], [T, M M]
+  Activation x, z;              // [T, D] sublayer input and output
+};
+
+Forward::Impl::Impl(std::shared_ptr<const Weights> w, const ForwardOptions& o,
+                    const kernels::Context& c)
+    : weights(std::move(w)),
+      options(o),
+      ctx(c),
+      linear(o.numerics, c, MaxInputElements(weights->config, o), MaxJobs(weights->config)),
+      window_rope(MakeRopeTable(weights->config, o.max_step_tokens, false)),
+      compressed_rope(MakeRopeTable(weights->config, o.max_step_tokens, true)),
+      attention(weights->config, o),
+      moe(weights->config, o),
+      streams(o.max_step_tokens, size_t{config().hc_mult} * config().hidden_size),
+      hc_mix(o.max_step_tokens, config().mix_rows()),
+      hc_post(o.max_step_tokens, config().hc_mult),
+      hc_comb(o.max_step_tokens, size_t{config().hc_mult} * config().hc_mult),
+      x(o.max_step_tokens, config().hidden_size),
+      z(o.max_step_tokens, config().hidden_size) {
+  plan.Reserve(o.max_step_tokens, o.max_step_sequences);
+}
+
+kernels::HcParams Forward::Impl::Params(const HcWeights& hc) const {
+  return {.base = hc.base,
+          .scale = hc.scale,
+          .sinkhorn_iters = config().hc_sinkhorn_iters,
+          .hc_eps = config().hc_eps,
+          .norm_eps = config().rms_norm_eps};
+}
+
+// X[m] = embed[token] for every stream m.
+void Forward::Impl::Embed() {
+  const size_t width = config().hidden_size;
+  const MatView<float> rows = streams.Rows(num_tokens());
+  ctx.pool->ParallelFor(num_tokens(), [&](size_t t, size_t) {
+    const std::span<float> row = rows.Row(t);
+    WidenRow(weights->embed, plan.tokens[t].id, row.first(width));
+    for (size_t m = 1; m < config().hc_mult; ++m) {
+      std::ranges::copy(row.first(width), row.subspan(m * width).begin());
+    }
+  });
+}
+
+// x = norm(sum_m pre[m] X[m]), keeping post and comb for HcPost.
+void Forward::Impl::HcPre(const StepEnv& env, const HcWeights& hc, std::span<const float> norm) {
+  const size_t n = num_tokens();
+  linear.Add(linear.Prepare(streams.Rows(n), InputKind::kFloat), hc.fn, hc_mix.Rows(n));
+  linear.Run();
+  kernels::HcPre(streams.Rows(n), hc_mix.Rows(n), Params(hc), x.Rows(n), hc_post.Rows(n),
+                 hc_comb.Rows(n), ctx);
+  kernels::RmsNorm(x.Rows(n), norm, config().rms_norm_eps, x.Rows(n), env.ctx);
+}
+
+void Forward::Impl::RunLayer(const StepEnv& env, const LayerWeights& w, size_t kv_layer,
+                             MatView<uint32_t> experts) {
+  const size_t n = num_tokens();
+  HcPre(env, w.hc_attn, w.attn_norm);
+  attention.Run(env, w, kv_layer, x.Rows(n), z.Rows(n));
+  kernels::HcPost(z.Rows(n), hc_post.Rows(n), hc_comb.Rows(n), streams.Rows(n), ctx);
+
+  HcPre(env, w.hc_ffn, w.ffn_norm);
+  moe.Run(env, w.ffn, x.Rows(n), z.Rows(n), experts);
+  kernels::HcPost(z.Rows(n), hc_post.Rows(n), hc_comb.Rows(n), streams.Rows(n), ctx);
+}
+
+// x = norm(hc_head(X)): what the head matrix multiplies. [model.md 3.4]
+void Forward::Impl::HeadInput(const StepEnv& env, const HcWeights& hc,
+                              std::span<const float> norm) {
+  const size_t n = num_tokens();
+  const MatView<float> mix(hc_mix.buffer.data(), n, hc.fn.rows);
+  linear.Add(linear.Prepare(streams.Rows(n), InputKind::kFloat), hc.fn, mix);
+  linear.Run();
+  kernels::HcHead(streams.Rows(n), mix, Params(hc), x.Rows(n), env.ctx);
+  kernels::RmsNorm(x.Rows(n), norm, config().rms_norm_eps, x.Rows(n), env.ctx);
+}
+
+void Forward::Impl::WriteLogits(const StepEnv& env, const ForwardOutputs& outputs) {
+  if (outputs.logit_rows.empty() && outputs.hidden.data == nullptr) return;
+  HeadInput(env, weights->hc_head, weights->norm);
+  if (outputs.hidden.data != nullptr) {
+    for (size_t t = 0; t < num_tokens(); ++t) {
+      std::ranges::copy(x.Rows(num_tokens()).Row(t), outputs.hidden.Row(t).begin());
+    }
+  }
+  if (outputs.logit_rows.empty()) return;
+  linear.Add(linear.Prepare(x.Rows(num_tokens()), InputKind::kFloat), weights->head, outputs.logits,
+             outputs.logit_rows.data());
+  linear.Run();
+}
+
+// X'[m] = e_proj norm(embed[next]) + h_proj norm(X[m]); then the block and its own head. The MTP
+// window is KV layer L. [model.md 6.1]
+void Forward::Impl::RunMtp(const StepEnv& env, const ForwardOutputs& outputs) {
+  const MtpWeights& mtp = *weights->mtp;
+  const size_t n = num_tokens();
+  const size_t width = config().hidden_size;
+  const float eps = config().rms_norm_eps;
+  const MatView<float> next = x.Rows(n);
+  for (size_t t = 0; t < n; ++t) WidenRow(weights->embed, plan.mtp_next[t], next.Row(t));
+  kernels::RmsNorm(next, mtp.enorm, eps, next, ctx);
+  const MatView<float> stream_rows(streams.buffer.data(), n * config().hc_mult, width);
+  kernels::RmsNorm(stream_rows, mtp.hnorm, eps, stream_rows, ctx);
+
+  const MatView<float> projected = moe.Spare(n * config().hc_mult);
+  linear.Add(linear.Prepare(next, InputKind::kQuantized), mtp.e_proj, z.Rows(n));
+  linear.Add(linear.Prepare(stream_rows, InputKind::kQuantized), mtp.h_proj, projected);
+  linear.Run();
+  ctx.pool->ParallelFor(stream_rows.rows, [&](size_t row, size_t) {
+    const std::span<float> out = stream_rows.Row(row);
+    const std::span<const float> e = z.Rows(n).Row(row / config().hc_mult);
+    const std::span<const float> h = projected.Row(row);
+    for (size_t i = 0; i < width; ++i) out[i] = e[i] + h[i];
+  });
+
+  RunLayer(env, mtp.layer, config().num_hidden_layers, {});
+  HeadInput(env, mtp.hc_head, mtp.norm);
+  linear.Add(linear.Prepare(x.Rows(n), InputKind::kFloat), weights->head, outputs.mtp_logits);
+  linear.Run();
+}
+
+Result<std::unique_ptr<Forward>> Forward::Create(std::shared_ptr<const Weights> weights,
+                                                 const ForwardOptions& options,
+                                                 const kernels::Context& ctx) {
+  CACHALOT_CHECK(weights != nullptr && ctx.pool != nullptr);
+  CACHALOT_RETURN_IF_ERROR(CheckOptions(options, *weights));
+  kernels::Context own = ctx;
+  own.path = options.numerics == Numerics::kFast ? kernels::Path::kSimd : kernels::Path::kReference;
+  try {
+    return std::unique_ptr<Forward>(
+        new Forward(std::make_unique<Impl>(std::move(weights), options, own)));
+  } catch (const std::bad_alloc&) {
+    return Error{ErrorCode::kResourceExhausted,
+                 StrCat("no memory for the scratch of a step of ", options.max_step_tokens,
+                        " tokens; lower the prefill chunk")};
+  }
+}
+
+Forward::Forward(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Forward::~Forward() = default;
+
+const Weights& Forward::weights() const { return *impl_->weights; }
+const ForwardOptions& Forward::options() const { return impl_->options; }
+
+size_t Forward::scratch_bytes() const {
+  size_t bytes =
+      impl_->linear.scratch_bytes() + impl_->attention.scratch_bytes() + impl_->moe.scratch_bytes();
+  for (const Activation* a :
+       {&impl_->streams, &impl_->hc_mix, &impl_->hc_post, &impl_->hc_comb, &impl_->x, &impl_->z}) {
+    bytes += a->bytes();
+  }
+  return bytes;
+}
+
+Status Forward::Step(std::span<const SequenceInput> inputs, const ForwardOutputs& outputs) {
+  Impl& m = *impl_;
+  CACHALOT_RETURN_IF_ERROR(m.plan.Build(inputs, m.config(), m.options));
+  const size_t n = m.num_tokens();
+  if (n == 0) return {};
+  const bool run_mtp = outputs.mtp_logits.data != nullptr;
+  if (run_mtp && (!m.options.with_mtp || m.plan.mtp_next.size() != n)) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "MTP logits need with_mtp and the next token of every position"};
+  }
+  CACHALOT_CHECK(outputs.logit_rows.size() == outputs.logits.rows);
+
+  for (RopeTable* rope : {&m.window_rope, &m.compressed_rope}) {
+    kernels::RopeAngles(rope->frequencies, m.plan.positions, rope->cos.Rows(n), rope->sin.Rows(n));
+  }
+  const StepEnv env{.config = m.config(),
+                    .options = m.options,
+                    .ctx = m.ctx,
+                    .plan = m.plan,
+                    .linear = m.linear,
+                    .window_rope = m.window_rope,
+                    .compressed_rope = m.compressed_rope};
+  m.Embed();
+  for (size_t l = 0; l < m.weights->layers.size(); ++l) {
+    m.RunLayer(env, m.weights->layers[l], l,
+               outputs.experts.empty() ? MatView<uint32_t>{} : outputs.experts[l]);
+    if (!outputs.layer_streams.empty()) {
+      for (size_t t = 0; t < n; ++t) {
+        std::ranges::copy(m.streams.Rows(n).Row(t), outputs.layer_streams[l].Row(t).begin());
+      }
+    }
+  }
+  m.WriteLogits(env, outputs);
+  if (run_mtp) m.RunMtp(env, outputs);
+  return {};
+}
+
+}  // namespace cachalot::model

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Linear layers under the four numerics: rounds each input once as its kind asks, then runs all
+// products of a group in one parallel region. [model.md 3.5; design.md 3]
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "cachalot/kernels/context.h"
+#include "cachalot/kernels/matmul.h"
+#include "cachalot/model/forward.h"
+#include "cachalot/tensor/matrix.h"
+#include "cachalot/threading/aligned_buffer.h"
+
+namespace cachalot::model {
+
+// What the released code does to the input of a product.
+enum class InputKind : uint8_t {
+  kQuantized,  // FP8 / FP4 matrices: FP8 1x128 in `official`, BF16 in `fast`
+  kBf16,       // wo_a: BF16 in `fast`
+  kFloat,      // compressors, router, indexer weights, mHC, head: float32 always
+};
+
+class Linear {
+ public:
+  // `max_input_elements`: the largest sum of Prepare()d elements between two Run()s; `max_jobs` the
+  // largest number of Add()s. Allocates here and never again.
+  Linear(Numerics numerics, const kernels::Context& ctx, size_t max_input_elements,
+         size_t max_jobs);
+
+  struct Input {
+    MatView<const float> x;
+    MatView<const BF16> rounded;  // empty unless `fast` rounds this kind
+  };
+
+  // The input as the products read it. Valid until Run(); x must stay until then as well.
+  Input Prepare(MatView<const float> x, InputKind kind);
+  // y = x W^T; with x_rows, row m of y reads row x_rows[m] of the input (kept until Run()).
+  void Add(const Input& input, const WeightView& w, MatView<float> y,
+           const uint32_t* x_rows = nullptr);
+  void Run();
+
+  size_t scratch_bytes() const { return scratch_.size(); }
+
+ private:
+  uint8_t* Take(size_t bytes);
+
+  Numerics numerics_;
+  kernels::Context ctx_;
+  AlignedBuffer<uint8_t> scratch_;  // rounded inputs, a bump allocator emptied by Run()
+  size_t used_ = 0;
+  std::vector<kernels::MatMulJob<float>> float_jobs_;
+  std::vector<kernels::MatMulJob<BF16>> bf16_jobs_;
+};
+
+}  // namespace cachalot::model
