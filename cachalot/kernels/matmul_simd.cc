@@ -4,5 +4,4 @@
 namespace cachalot::kernels {
 PanelFn<float>* HighwayPanelF32(Target) { return nullptr; }
 PanelFn<BF16>* HighwayPanelBF16(Target) { return nullptr; }
-PanelFn<BF16>* X86PanelBF16() { return nullptr; }
 }  // namespace cachalot::kernels
