@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// What this machine can do, measured: the denominators of every speed we report. [design.md 2]
+#pragma once
+
+#include <cstddef>
+
+#include "cachalot/kernels/context.h"
+
+namespace cachalot::kernels {
+
+struct MachineLimits {
+  double read_bytes_per_s = 0;  // streaming reads of memory that no cache holds
+  double f32_flop_per_s = 0;    // float32 multiply-add, widest vectors
+  double bf16_flop_per_s = 0;   // BF16 dot; 0 without the instruction
+  double int8_op_per_s = 0;     // INT8 dot (VNNI); 0 without the instruction
+};
+
+// All of ctx.pool's threads at once; best of a few runs, about half a second in all.
+// `buffer_bytes` is allocated, filled and freed; 1 GiB is past every cache.
+MachineLimits MeasureMachineLimits(const Context& ctx, size_t buffer_bytes = size_t{1} << 30);
+
+}  // namespace cachalot::kernels
