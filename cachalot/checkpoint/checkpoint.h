@@ -27,9 +27,15 @@ struct TensorInfo {
 };
 
 // Parses one safetensors header (the first `file_bytes` of `name`): lengths, offsets inside the
-// file, no overlap, no gap rules beyond the format's, dtype known, size == shape. Linear in tensors.
+// file, no overlap, no gap rules beyond the format's, dtype known, size == shape. Linear in
+// tensors.
 Result<std::vector<TensorInfo>> ParseSafetensors(std::string_view name, const uint8_t* data,
                                                  uint64_t file_bytes);
+
+// False for the names of a checkpoint re-saved by Hugging Face transformers.
+bool IsOfficialName(std::string_view name);
+// Appends `info` under its official name; fused experts become one tensor an expert. [model.md 2.7]
+void AppendOfficial(TensorInfo info, std::vector<TensorInfo>& out);
 
 class Checkpoint {
  public:
@@ -43,11 +49,17 @@ class Checkpoint {
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
   uint64_t total_bytes() const { return total_bytes_; }
   const std::string& dir() const { return dir_; }
-  // kIo naming the shard if one has become shorter than it was when mapped (reading it would fault).
+  // kIo naming the shard if one has become shorter than it was when mapped (reading it would
+  // fault).
   Status CheckUnchanged() const;
 
  private:
   Checkpoint() = default;
+  // `shard_of` (tensor -> shard, from the index) is empty without an index.
+  Status AddShard(const std::string& shard,
+                  const std::unordered_map<std::string, std::string>& shard_of);
+  Status BuildNames(const std::string& index_path,
+                    const std::unordered_map<std::string, std::string>& shard_of);
 
   std::string dir_;
   std::vector<io::MappedFile> shards_;
@@ -56,8 +68,8 @@ class Checkpoint {
   uint64_t total_bytes_ = 0;
 };
 
-// Writes one safetensors file from tensors in memory (golden exports, logits, tests): temporary name,
-// fsync, rename.
+// Writes one safetensors file from tensors in memory (golden exports, logits, tests): temporary
+// name, fsync, rename.
 Status WriteSafetensors(const std::string& path, const std::vector<TensorInfo>& tensors);
 
 }  // namespace cachalot::checkpoint

@@ -40,7 +40,7 @@ struct Config {
   float yarn_beta_slow = 1.0f;
   uint32_t yarn_original_max_position_embeddings = 65536;
   uint32_t max_position_embeddings = 0;
-  uint32_t n_routed_experts = 0;       // E
+  uint32_t n_routed_experts = 0;  // E
   uint32_t n_shared_experts = 1;
   uint32_t num_experts_per_tok = 0;    // A
   uint32_t moe_intermediate_size = 0;  // I
@@ -53,7 +53,7 @@ struct Config {
   float rms_norm_eps = 1e-6f;
   uint32_t num_nextn_predict_layers = 0;
   ExpertDtype expert_dtype = ExpertDtype::kFp4;
-  bool quantized = false;  // quantization_config present: dense matrices are FP8
+  bool quantized = false;   // quantization_config present: dense matrices are FP8
   bool scales_f32 = false;  // -Base: every .scale is F32
   uint32_t bos_token_id = 0;
   uint32_t eos_token_id = 1;

@@ -24,9 +24,9 @@ struct HcWeights {  // mHC of one sublayer, or hc_head
 };
 
 struct CompressorWeights {
-  WeightView wkv, wgate;     // [c * hd, D]
-  std::vector<float> ape;    // [r, c * hd]
-  std::vector<float> norm;   // [hd]
+  WeightView wkv, wgate;    // [c * hd, D]
+  std::vector<float> ape;   // [r, c * hd]
+  std::vector<float> norm;  // [hd]
 };
 
 struct IndexerWeights {
@@ -49,8 +49,8 @@ struct ExpertWeights {
 };
 
 struct FfnWeights {
-  WeightView gate;               // [E, D]
-  std::vector<float> gate_bias;  // [E]; empty in hash layers
+  WeightView gate;                // [E, D]
+  std::vector<float> gate_bias;   // [E]; empty in hash layers
   std::vector<uint32_t> tid2eid;  // [V, A]; hash layers only, validated < E and distinct
   std::vector<ExpertWeights> experts;
   ExpertWeights shared;
@@ -79,15 +79,16 @@ struct Weights {
   HcWeights hc_head;
   std::vector<LayerWeights> layers;
   std::optional<MtpWeights> mtp;
-  uint64_t version = 0;  // KV is keyed by it; a trainer bumps it
+  uint64_t version = 0;                                   // KV is keyed by it; a trainer bumps it
   std::shared_ptr<const checkpoint::Checkpoint> storage;  // keeps the mapped bytes alive
 };
 
-// Binds every tensor that `config` implies, checking name, dtype and shape of each before returning;
-// the first mismatch is reported by tensor name, found and expected. MTP tensors may be absent
-// (then `mtp` is empty); DSpark stages are recognized and left unbound. Linear in tensors, touches
-// no weight bytes except small vectors and tid2eid.
-Result<Weights> BindWeights(const Config& config, std::shared_ptr<const checkpoint::Checkpoint> ckpt);
+// Binds every tensor that `config` implies, checking name, dtype and shape of each before
+// returning; the first mismatch is reported by tensor name, found and expected. MTP tensors may be
+// absent (then `mtp` is empty); DSpark stages are recognized and left unbound. Linear in tensors,
+// touches no weight bytes except small vectors and tid2eid.
+Result<Weights> BindWeights(const Config& config,
+                            std::shared_ptr<const checkpoint::Checkpoint> ckpt);
 
 // LoadConfig + Checkpoint::Open + BindWeights.
 Result<std::shared_ptr<const Weights>> LoadWeights(const std::string& dir);

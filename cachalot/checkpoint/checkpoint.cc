@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cachalot/checkpoint/checkpoint.h"
+
+#include <filesystem>
+#include <set>
+
+#include "cachalot/base/json.h"
+#include "cachalot/base/strings.h"
+
+namespace cachalot::checkpoint {
+namespace {
+
+constexpr const char* kIndexName = "model.safetensors.index.json";
+constexpr const char* kSingleName = "model.safetensors";
+constexpr uint64_t kMaxIndexBytes = uint64_t{256} << 20;  // Pro's is 16 MB
+
+// Shard file name -> tensor names it must hold, from the index.
+struct Index {
+  std::set<std::string> shards;
+  std::unordered_map<std::string, std::string> shard_of;
+};
+
+Result<Index> ReadIndex(const std::string& path) {
+  CACHALOT_TRY(const std::string text, io::ReadFile(path, kMaxIndexBytes));
+  CACHALOT_TRY(const Json json, ParseJson(text, path));
+  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object()) {
+    return Error{ErrorCode::kDataCorruption, StrCat(path, ": no weight_map object")};
+  }
+  Index index;
+  for (const auto& [tensor, shard] : json["weight_map"].items()) {
+    if (!shard.is_string()) {
+      return Error{ErrorCode::kDataCorruption,
+                   StrCat(path, ": weight_map['", tensor, "'] is no file name")};
+    }
+    const auto& file = shard.get_ref<const std::string&>();
+    // A name from a file must not reach outside the checkpoint.
+    if (file.empty() || file.find('/') != std::string::npos || file[0] == '.') {
+      return Error{ErrorCode::kDataCorruption,
+                   StrCat(path, ": weight_map['", tensor, "'] names '", file,
+                          "', expected a file of the same folder")};
+    }
+    index.shards.insert(file);
+    index.shard_of.emplace(tensor, file);
+  }
+  return index;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& dir) {
+  namespace fs = std::filesystem;
+  std::error_code ec;
+  if (!fs::is_directory(dir, ec)) {
+    return Error{ErrorCode::kNotFound, StrCat(dir, ": no such directory")};
+  }
+  std::shared_ptr<Checkpoint> ckpt(new Checkpoint());
+  ckpt->dir_ = dir;
+  Index index;
+  const std::string index_path = StrCat(dir, "/", kIndexName);
+  if (fs::exists(index_path, ec)) {
+    CACHALOT_TRY(index, ReadIndex(index_path));
+  } else if (fs::exists(StrCat(dir, "/", kSingleName), ec)) {
+    index.shards.insert(kSingleName);
+  } else {
+    return Error{ErrorCode::kNotFound,
+                 StrCat(dir, ": neither ", kIndexName, " nor ", kSingleName, " is there")};
+  }
+  for (const std::string& shard : index.shards) {
+    CACHALOT_RETURN_IF_ERROR(ckpt->AddShard(shard, index.shard_of));
+  }
+  CACHALOT_RETURN_IF_ERROR(ckpt->BuildNames(index_path, index.shard_of));
+  return std::shared_ptr<const Checkpoint>(std::move(ckpt));
+}
+
+Status Checkpoint::AddShard(const std::string& shard,
+                            const std::unordered_map<std::string, std::string>& shard_of) {
+  CACHALOT_TRY(io::MappedFile file, io::MappedFile::Open(StrCat(dir_, "/", shard)));
+  CACHALOT_TRY(std::vector<TensorInfo> tensors,
+               ParseSafetensors(file.path(), file.data(), file.size()));
+  for (TensorInfo& info : tensors) {
+    const auto listed = shard_of.find(info.name);
+    if (!shard_of.empty() && (listed == shard_of.end() || listed->second != shard)) {
+      return Error{ErrorCode::kDataCorruption,
+                   StrCat(file.path(), ": tensor '", info.name, "' is here, the index says ",
+                          listed == shard_of.end() ? "nowhere" : listed->second)};
+    }
+    total_bytes_ += info.bytes;
+    AppendOfficial(std::move(info), tensors_);
+  }
+  shards_.push_back(std::move(file));
+  return {};
+}
+
+Status Checkpoint::BuildNames(const std::string& index_path,
+                              const std::unordered_map<std::string, std::string>& shard_of) {
+  by_name_.reserve(tensors_.size());
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    if (!by_name_.emplace(tensors_[i].name, i).second) {
+      return Error{ErrorCode::kDataCorruption,
+                   StrCat(dir_, ": tensor '", tensors_[i].name, "' appears twice")};
+    }
+  }
+  for (const auto& [name, shard] : shard_of) {
+    // Names of a re-saved checkpoint were translated; only official ones can be looked up here.
+    if (IsOfficialName(name) && !by_name_.contains(name)) {
+      return Error{ErrorCode::kDataCorruption,
+                   StrCat(index_path, ": tensor '", name, "' is said to be in ", shard,
+                          ", which does not have it")};
+    }
+  }
+  return {};
+}
+
+const TensorInfo* Checkpoint::Find(std::string_view name) const {
+  const auto it = by_name_.find(name);
+  return it == by_name_.end() ? nullptr : &tensors_[it->second];
+}
+
+Status Checkpoint::CheckUnchanged() const {
+  for (const io::MappedFile& shard : shards_) CACHALOT_RETURN_IF_ERROR(shard.CheckUnchanged());
+  return {};
+}
+
+}  // namespace cachalot::checkpoint
