@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cachalot/kernels/matmul_ref.h"
 #include "cachalot/kernels/quantize.h"
-#include "cachalot/kernels/rms_norm_ref.h"
 
 namespace cachalot::kernels::ref {
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cachalot/kernels/rms_norm_ref.h"
+#include "cachalot/kernels/matmul_ref.h"
 
 namespace cachalot::kernels {
 namespace {

@@ -6,8 +6,8 @@
 #include <limits>
 #include <numeric>
 
+#include "cachalot/kernels/matmul_ref.h"
 #include "cachalot/kernels/quantize.h"
-#include "cachalot/kernels/rms_norm_ref.h"
 
 namespace cachalot::kernels {
 namespace {
