@@ -13,10 +13,10 @@
 namespace cachalot::engine {
 
 struct SamplingParams {
-  float temperature = 1.0f;  // 0: the largest logit, ties to the lower id
-  float top_p = 1.0f;        // (0, 1]; smallest set of tokens with this much probability
-  uint32_t top_k = 0;        // 0: all
-  float min_p = 0.0f;        // [0, 1]; drop tokens below min_p * largest probability
+  float temperature = 1.0f;         // 0: the largest logit, ties to the lower id
+  float top_p = 1.0f;               // (0, 1]; smallest set of tokens with this much probability
+  uint32_t top_k = 0;               // 0: all
+  float min_p = 0.0f;               // [0, 1]; drop tokens below min_p * largest probability
   float repetition_penalty = 1.0f;  // > 0; divides positive, multiplies negative logits of seen ids
   float presence_penalty = 0.0f;    // subtracted once from every id generated so far
   float frequency_penalty = 0.0f;   // subtracted per occurrence
@@ -52,6 +52,14 @@ class Sampler {
                   const SamplingParams& params, uint64_t position, TokenConstraint* constraint);
 
  private:
+  void ApplyPenalties(std::span<float> logits, const TokenHistory& history,
+                      const SamplingParams& params);
+  void ApplyConstraint(std::span<float> logits, TokenConstraint& constraint);
+  std::span<const uint32_t> Truncate(std::span<const float> logits, const SamplingParams& params);
+  uint32_t Draw(std::span<const float> logits, std::span<const uint32_t> ids, uint64_t seed,
+                uint64_t position);
+  uint32_t DrawFromAll(std::span<const float> logits, uint64_t seed, uint64_t position);
+
   std::vector<uint32_t> order_;
   std::vector<uint64_t> mask_;
   std::vector<uint32_t> counts_;
