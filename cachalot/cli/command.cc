@@ -49,10 +49,11 @@ Result<std::string> ResolveModel(const std::string& model) {
   const fs::path folder = env != nullptr ? fs::path(env) : fs::path(CACHALOT_MODELS_DIR);
   const fs::path named = folder / (model.empty() ? kDefaultModel : model.c_str());
   if (fs::is_directory(named, ec)) return named.string();
-  return Error{ErrorCode::kNotFound,
-               StrCat("model '", model.empty() ? kDefaultModel : model, "': no directory ",
-                      model.empty() ? named.string() : StrCat(model, " and none at ", named.string()),
-                      "; give a checkpoint directory with -m")};
+  return Error{
+      ErrorCode::kNotFound,
+      StrCat("model '", model.empty() ? kDefaultModel : model, "': no directory ",
+             model.empty() ? named.string() : StrCat(model, " and none at ", named.string()),
+             "; give a checkpoint directory with -m")};
 }
 
 const std::atomic<bool>& InterruptRequested() { return interrupt_requested; }

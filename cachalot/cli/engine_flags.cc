@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cachalot/cli/engine_flags.h"
+
+#include <charconv>
+#include <random>
+
+#include "cachalot/base/strings.h"
+#include "cachalot/cli/command.h"
+
+namespace cachalot::cli {
+namespace {
+
+// Every name of an enumeration with XName / XFromName functions whose values start at 0.
+std::vector<std::string> NumericsNames() {
+  std::vector<std::string> names;
+  for (const auto n : {model::Numerics::kFast, model::Numerics::kReference, model::Numerics::kExact,
+                       model::Numerics::kOfficial}) {
+    names.emplace_back(model::NumericsName(n));
+  }
+  return names;
+}
+
+std::vector<std::string> TargetNames() {
+  std::vector<std::string> names;
+  for (const kernels::Target t : kernels::SupportedTargets()) {
+    names.emplace_back(kernels::TargetName(t));
+  }
+  return names;
+}
+
+Result<std::pair<uint32_t, float>> ParseBias(const std::string& text) {
+  const size_t equals = text.find('=');
+  uint32_t id = 0;
+  float bias = 0;
+  const char* end = text.data() + text.size();
+  if (equals != std::string::npos) {
+    const char* middle = text.data() + equals;
+    const auto left = std::from_chars(text.data(), middle, id);
+    const auto right = std::from_chars(middle + 1, end, bias);
+    if (left.ec == std::errc() && left.ptr == middle && right.ec == std::errc() &&
+        right.ptr == end) {
+      return std::pair{id, bias};
+    }
+  }
+  return Error{ErrorCode::kInvalidArgument,
+               StrCat("--logit-bias '", text, "': expected ID=BIAS, as in 42=-1.5")};
+}
+
+uint64_t FreshSeed() {
+  std::random_device device;
+  // 53 bits: JSON readers keep integers exactly only up to there.
+  return ((uint64_t{device()} << 32) | device()) >> 11;
+}
+
+}  // namespace
+
+model::Numerics EngineFlags::numerics_value() const {
+  return model::NumericsFromName(numerics).value_or(model::Numerics::kFast);
+}
+
+std::optional<kernels::Target> EngineFlags::target_value() const {
+  return target.empty() ? std::nullopt : kernels::TargetFromName(target);
+}
+
+engine::EngineOptions EngineFlags::ToEngineOptions() const {
+  engine::EngineOptions options;
+  options.numerics = numerics_value();
+  options.target = target_value();
+  options.num_threads = threads;
+  options.max_context = max_context;
+  if (chunk > 0) options.prefill_chunk = chunk;
+  return options;
+}
+
+eval::RunnerOptions EngineFlags::ToRunnerOptions(uint32_t max_tokens) const {
+  return {.numerics = numerics_value(),
+          .target = target_value(),
+          .num_threads = threads,
+          .chunk = chunk,
+          .max_tokens = max_tokens};
+}
+
+void AddEngineFlags(CLI::App& command, EngineFlags& flags, bool with_context) {
+  AddModelOption(command, flags.model);
+  command.add_option("--numerics", flags.numerics, "How numbers are rounded (default: fast)")
+      ->check(CLI::IsMember(NumericsNames()))
+      ->group("Engine");
+  command.add_option("--threads", flags.threads, "Threads (default: one per core)")
+      ->check(CLI::Range(1, 4096))
+      ->group("Engine");
+  command.add_option("--target", flags.target, "Instruction set (default: the CPU's best)")
+      ->check(CLI::IsMember(TargetNames()))
+      ->group("Engine");
+  command.add_option("--chunk", flags.chunk, "Prompt tokens per step (default: 512)")
+      ->check(CLI::Range(1, 65536))
+      ->group("Engine");
+  if (!with_context) return;
+  command
+      .add_option("--max-context", flags.max_context,
+                  "Tokens of prompt and answer together (default: the model's, at most 32768)")
+      ->check(CLI::Range(1, 1 << 24))
+      ->group("Engine");
+}
+
+Result<engine::SamplingParams> SamplingFlags::Params(uint32_t vocab_size) const {
+  engine::SamplingParams out = params;
+  out.seed = seed.has_value() ? *seed : FreshSeed();
+  for (const std::string& text : logit_bias) {
+    CACHALOT_TRY(const auto bias, ParseBias(text));
+    out.logit_bias.push_back(bias);
+  }
+  CACHALOT_RETURN_IF_ERROR(out.Validate(vocab_size));
+  return out;
+}
+
+void AddSamplingFlags(CLI::App& command, SamplingFlags& flags) {
+  const auto add = [&command](const char* name, auto& value, const char* help) {
+    command.add_option(name, value, help)->group("Sampling");
+  };
+  engine::SamplingParams& p = flags.params;
+  add("-n,--max-tokens", flags.max_tokens, "Tokens to generate at most; 0: to the context's end");
+  add("--temperature", p.temperature, "0 takes the likeliest token (default: 1)");
+  add("--top-p", p.top_p, "Keep the likeliest tokens of this total probability (default: 1)");
+  add("--top-k", p.top_k, "Keep this many of the likeliest tokens; 0: all (default)");
+  add("--min-p", p.min_p, "Drop tokens below this fraction of the likeliest (default: 0)");
+  add("--repetition-penalty", p.repetition_penalty, "Weaken tokens seen before (default: 1)");
+  add("--presence-penalty", p.presence_penalty, "Subtracted once from generated tokens' logits");
+  add("--frequency-penalty", p.frequency_penalty, "Subtracted per occurrence");
+  add("--logit-bias", flags.logit_bias, "ID=BIAS, added to a token's logit; repeatable");
+  add("--seed", flags.seed, "Same seed, same text (default: a fresh one)");
+  add("--stop", flags.stops, "End before this text; repeatable");
+  command.add_flag("--ignore-eos", flags.ignore_eos, "Go on after an end-of-sentence token")
+      ->group("Sampling");
+}
+
+void SetExamples(CLI::App& command, const std::string& examples) {
+  std::string footer = "Examples:\n";
+  size_t begin = 0;
+  while (begin < examples.size()) {
+    const size_t end = std::min(examples.find('\n', begin), examples.size());
+    footer += StrCat("  ", examples.substr(begin, end - begin), "\n");
+    begin = end + 1;
+  }
+  command.footer(footer);
+}
+
+}  // namespace cachalot::cli

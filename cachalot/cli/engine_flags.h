@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// The flags that every command which runs a model shares, and their way into the modules' options.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cachalot/base/error.h"
+#include "cachalot/engine/engine.h"
+#include "cachalot/eval/logit_runner.h"
+
+namespace cachalot::cli {
+
+// -m, --numerics, --threads, --target, --chunk, --max-context.
+struct EngineFlags {
+  std::string model;
+  std::string numerics = "fast";
+  std::string target;
+  uint32_t threads = 0;
+  uint32_t chunk = 0;  // 0: the module's default
+  uint32_t max_context = 0;
+
+  model::Numerics numerics_value() const;  // pre: parsed by CLI11, so one of the names
+  std::optional<kernels::Target> target_value() const;
+  engine::EngineOptions ToEngineOptions() const;
+  eval::RunnerOptions ToRunnerOptions(uint32_t max_tokens) const;
+};
+// `with_context` adds --max-context. Bad values are usage errors (exit code 2).
+void AddEngineFlags(CLI::App& command, EngineFlags& flags, bool with_context);
+
+// Sampling, maximum length and stop strings: everything about one completion.
+struct SamplingFlags {
+  engine::SamplingParams params;
+  std::optional<uint64_t> seed;         // default: a fresh one each run
+  std::vector<std::string> logit_bias;  // "ID=BIAS"
+  std::vector<std::string> stops;
+  std::optional<uint32_t> max_tokens;
+  bool ignore_eos = false;
+
+  // The parameters with a seed, biases parsed and all ranges checked.
+  Result<engine::SamplingParams> Params(uint32_t vocab_size) const;
+};
+void AddSamplingFlags(CLI::App& command, SamplingFlags& flags);
+
+// Text under "Examples:" at the end of --help; one command a line.
+void SetExamples(CLI::App& command, const std::string& examples);
+
+}  // namespace cachalot::cli
