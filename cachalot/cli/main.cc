@@ -11,7 +11,9 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int exit_code = 0;
   const std::initializer_list<cachalot::cli::RegisterCommand> commands = {
-      cachalot::cli::RegisterLogits,
+      cachalot::cli::RegisterInspect,
+    cachalot::cli::RegisterLogits,
+    cachalot::cli::RegisterSynth,
   };
   for (const auto register_command : commands) register_command(app, exit_code);
   try {
