@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# Thin names for what a person types; the build itself is CMake (CMakePresets.json).
+.DEFAULT_GOAL := help
+.PHONY: help run build test check asan tsan fuzz bench format tidy deps hooks setup clean
+
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 20
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: build ## build, then complete a prompt with the model in the repository
+	@build/release/bin/cachalot run
+
+build: ## install what is missing and build
+	@tools/setup.sh build test
+	@cmake --preset release >/dev/null
+	@cmake --build --preset release -j $(JOBS)
+
+test: build ## build and run every test
+	@tools/fetch_deepseek_tokenizer.sh build/third_party/deepseek_v3
+	@ctest --preset release -j $(JOBS)
+
+check: ## what CI runs: format, dependency graph, tests, sanitizers, fuzz smoke
+	@tools/check.sh
+
+asan: ## all tests under address and undefined-behavior sanitizers
+	@cmake --preset asan >/dev/null && cmake --build --preset asan -j $(JOBS) && ctest --preset asan -j $(JOBS)
+
+tsan: ## threaded modules under the thread sanitizer
+	@cmake --preset tsan >/dev/null
+	@cmake --build --preset tsan -j $(JOBS) --target threading_test kernels_test kvcache_test
+	@for t in threading kernels kvcache; do build/tsan/cachalot/$$t/$${t}_test --gtest_brief=1 || exit 1; done
+
+fuzz: ## run each fuzz target for FUZZ_SECONDS
+	@tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+bench: ## micro benchmarks of the kernels
+	@tools/setup.sh build bench
+	@cmake --preset bench >/dev/null && cmake --build --preset bench -j $(JOBS)
+	@build/bench/cachalot/kernels/kernels_bench
+
+format: ## format all sources
+	@git ls-files '*.cc' '*.h' | xargs clang-format-14 -i
+
+tidy: ## clang-tidy on the files changed since main's last commit
+	@tools/tidy.sh
+
+deps: ## hold #includes against the modules' DEPS
+	@python3 tools/check_deps.py
+
+hooks: ## let git run format and dependency checks before a commit
+	@git config core.hooksPath .githooks
+
+clean: ## remove the build folder
+	@rm -rf build
