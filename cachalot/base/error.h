@@ -44,7 +44,7 @@ struct Error {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: implicit
 
   bool ok() const { return state_.index() == 0; }
@@ -113,5 +113,5 @@ using Status = Result<void>;
   declaration = std::move(temporary).value()
 
 // CACHALOT_RETURN_IF_ERROR(F()) for a Status.
-#define CACHALOT_RETURN_IF_ERROR(expression)                                       \
+#define CACHALOT_RETURN_IF_ERROR(expression) \
   if (auto cachalot_status = (expression); !cachalot_status.ok()) return cachalot_status.error()

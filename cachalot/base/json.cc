@@ -36,8 +36,8 @@ size_t FindTooDeep(std::string_view text) {
 
 Result<Json> ParseJson(std::string_view text, std::string_view name) {
   if (const size_t at = FindTooDeep(text); at != std::string_view::npos) {
-    return Error{ErrorCode::kDataCorruption, StrCat(name, ": JSON nested deeper than ",
-                                                    kMaxJsonDepth, " levels at byte ", at)};
+    return Error{ErrorCode::kDataCorruption,
+                 StrCat(name, ": JSON nested deeper than ", kMaxJsonDepth, " levels at byte ", at)};
   }
   try {
     return Json::parse(text);

@@ -36,7 +36,7 @@ constexpr uint64_t DTypeBytes(DType dtype) {
   return 0;
 }
 
-std::string_view DTypeName(DType dtype);                      // "F8_E4M3"
+std::string_view DTypeName(DType dtype);  // "F8_E4M3"
 std::optional<DType> DTypeFromName(std::string_view name);
 
 }  // namespace cachalot

@@ -40,7 +40,9 @@ struct KvLayout {
   constexpr size_t value_bytes() const {
     return format == KvFormat::kNative ? head_dim - rope_dim : size_t{4} * head_dim;
   }
-  constexpr size_t rope_bytes() const { return format == KvFormat::kNative ? size_t{2} * rope_dim : 0; }
+  constexpr size_t rope_bytes() const {
+    return format == KvFormat::kNative ? size_t{2} * rope_dim : 0;
+  }
   constexpr size_t num_scales() const {
     return format == KvFormat::kNative ? (head_dim - rope_dim) / kKvScaleBlock : 0;
   }
@@ -67,8 +69,8 @@ struct BasicKvRows {
   BasicKvRows() = default;
   BasicKvRows(const KvLayout& l, Byte* b, uint32_t c) : layout(l), base(b), capacity(c) {}
   template <typename Other>
-    requires std::is_convertible_v<Other*, Byte*>
-  BasicKvRows(const BasicKvRows<Other>& o)  // NOLINT: implicit
+  requires std::is_convertible_v<Other*, Byte*> BasicKvRows(
+      const BasicKvRows<Other>& o)  // NOLINT: implicit
       : layout(o.layout), base(o.base), capacity(o.capacity) {}
 
   Byte* Values(size_t row) const { return base + row * layout.value_bytes(); }
@@ -80,8 +82,7 @@ struct BasicKvRows {
            row * layout.scale_bytes();
   }
   Byte* KeyCodes(size_t row) const {
-    return base +
-           capacity * (layout.value_bytes() + layout.rope_bytes() + layout.scale_bytes()) +
+    return base + capacity * (layout.value_bytes() + layout.rope_bytes() + layout.scale_bytes()) +
            row * layout.key_code_bytes();
   }
   Byte* KeyScales(size_t row) const {
