@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// Cuts the scoring of a call into tasks, runs the code of ctx.target, selects.
 #include "cachalot/kernels/indexer.h"
 
 #include <algorithm>
@@ -6,30 +7,47 @@
 #include <limits>
 #include <numeric>
 
-#include "cachalot/kernels/matmul_ref.h"
-#include "cachalot/kernels/quantize.h"
+#include "cachalot/base/check.h"
+#include "cachalot/kernels/indexer_ref.h"
+#include "cachalot/kernels/indexer_tile.h"
 
 namespace cachalot::kernels {
 namespace {
 
-// Entries scored by one task; one key is decoded once for all heads.
-constexpr size_t kEntriesPerTask = 256;
-constexpr size_t kMaxKeyDim = 1024;
+// Entries of a task: whole tiles, about 30 us at 64 heads of 128 dims.
+constexpr size_t kEntriesPerTask = 4 * kTileRows;
 
-void ScoreEntries(const IndexQuery& query, uint32_t heads, size_t begin, size_t end) {
-  const size_t key_dim = query.keys.layout.key_dim;
-  CACHALOT_CHECK(key_dim <= kMaxKeyDim);
-  float key[kMaxKeyDim];
-  for (size_t j = begin; j < end; ++j) {
-    const ConstKvRows block = query.keys.Block(j / query.keys.rows_per_block);
-    LoadIndexKey(block, j % query.keys.rows_per_block, {key, key_dim});
-    float score = 0.0f;
-    for (uint32_t h = 0; h < heads; ++h) {
-      const float dot = ref::Dot({query.q + h * key_dim, key_dim}, {key, key_dim});
-      score += query.weights[h] * std::max(dot, 0.0f);
-    }
-    query.scores[j] = score;
+size_t NumTasks(const IndexQuery& query) {
+  return (query.num_entries + kEntriesPerTask - 1) / kEntriesPerTask;
+}
+
+// Scores of every query with more than `skip_up_to` entries, in one parallel region.
+void ScoreQueries(const IndexerArgs& args, uint32_t skip_up_to, const Context& ctx) {
+  const auto wanted = [&](const IndexQuery& query) { return query.num_entries > skip_up_to; };
+  size_t num_tasks = 0;
+  size_t scratch_bytes = 0;
+  bool native = true;
+  for (const IndexQuery& query : args.queries) {
+    if (!wanted(query)) continue;
+    CACHALOT_CHECK(query.keys.layout.key_dim > 0 && query.keys.layout.key_dim <= kMaxKeyDim);
+    num_tasks += NumTasks(query);
+    scratch_bytes =
+        std::max(scratch_bytes, IndexScratchBytes(query.keys.layout.key_dim, args.heads));
+    native = native && query.keys.layout.format == KvFormat::kNative;
   }
+  IndexFn* score = ctx.path == Path::kSimd && native ? HighwayIndexScores(ctx.target) : nullptr;
+  ScoreFn* score_bf16 = ctx.target == Target::kAvx512Bf16 ? X86ScoreBF16() : nullptr;
+  ctx.pool->ParallelFor(num_tasks, [&](size_t i, size_t worker) {
+    const IndexQuery* query = args.queries.data();
+    for (; !wanted(*query) || i >= NumTasks(*query); ++query) {
+      if (wanted(*query)) i -= NumTasks(*query);
+    }
+    const size_t begin = i * kEntriesPerTask;
+    const size_t end = std::min<size_t>(begin + kEntriesPerTask, query->num_entries);
+    if (score == nullptr) return ref::ScoreEntries(*query, args.heads, begin, end);
+    score({query, args.heads, begin, end, ctx.pool->WorkerScratch(worker, scratch_bytes)},
+          score_bf16);
+  });
 }
 
 // Larger score first, then lower index; NaN last.
@@ -56,23 +74,10 @@ void SelectTop(const IndexQuery& query, uint32_t topk, const Context& ctx, size_
 
 }  // namespace
 
-void IndexScores(const IndexerArgs& args, const Context& ctx) {
-  for (const IndexQuery& query : args.queries) {
-    const size_t tasks = (query.num_entries + kEntriesPerTask - 1) / kEntriesPerTask;
-    ctx.pool->ParallelFor(tasks, [&](size_t task, size_t) {
-      const size_t begin = task * kEntriesPerTask;
-      ScoreEntries(query, args.heads, begin,
-                   std::min<size_t>(begin + kEntriesPerTask, query.num_entries));
-    });
-  }
-}
+void IndexScores(const IndexerArgs& args, const Context& ctx) { ScoreQueries(args, 0, ctx); }
 
 void SelectEntries(const IndexerArgs& args, const Context& ctx) {
-  for (const IndexQuery& query : args.queries) {
-    if (query.num_entries > args.topk) {
-      IndexScores({.queries = {&query, 1}, .heads = args.heads, .topk = args.topk}, ctx);
-    }
-  }
+  ScoreQueries(args, args.topk, ctx);
   ctx.pool->ParallelFor(args.queries.size(), [&](size_t i, size_t worker) {
     const IndexQuery& query = args.queries[i];
     if (query.num_entries > args.topk) {
