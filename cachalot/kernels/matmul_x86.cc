@@ -124,9 +124,10 @@ struct GroupRows {
     next = kGroupRows * w.row_bytes();
   }
   // The same bytes of the next group: 8 rows are too many streams for the hardware prefetcher of
-  // one core, and the group after this one is needed microseconds from now.
+  // one core, and the group after this one is needed microseconds from now. To L2: two groups of
+  // 8 rows and x do not fit L1 (docs/log.md, 2026-11-23).
   HWY_INLINE void Prefetch(uint32_t r, size_t byte) const {
-    _mm_prefetch(reinterpret_cast<const char*>(row[r] + next + byte), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(row[r] + next + byte), _MM_HINT_T1);
   }
   const uint8_t* row[kGroupRows];
   size_t next;
