@@ -46,10 +46,13 @@ constexpr uint32_t PanelRows(size_t cols) {
   return rows;
 }
 
+// Room between widened float32 rows, for kernels that lay them out one after the other.
+inline constexpr size_t kRowPadFloats = 16;
+
 // The widened panel, one float32 row, and the scales of one group of rows.
 constexpr size_t PanelScratchBytes(size_t cols) {
   const size_t padded = PaddedCols(cols);
-  return PanelRows(cols) * padded * 4 + padded * 4 + kGroupRows * padded / 8;
+  return PanelRows(cols) * (padded + kRowPadFloats) * 4 + padded * 4 + kGroupRows * padded / 8;
 }
 
 // The code for `target`; null where this build has none (the reference runs instead).

@@ -44,6 +44,10 @@ constexpr size_t kTileTokens = 3;
 constexpr size_t kTileRows = (HWY_TARGET == HWY_AVX2) ? 4 : kGroupRows;
 static_assert(kPaddedStep % hn::MaxLanes(DF()) == 0);
 
+// Floats from one widened row to the next: a cache line more than the columns, since rows a
+// multiple of 4 KiB apart fall into the same set of L1 and evict each other.
+constexpr size_t RowStride(size_t cols) { return PaddedCols(cols) + kRowPadFloats; }
+
 VF LoadX(const float* x) { return hn::LoadU(kF32, x); }
 VF LoadX(const BF16* x) {
   const hn::Rebind<uint16_t, DF> du16;
@@ -133,36 +137,48 @@ template <size_t kTokens, typename X>
 HWY_INLINE void MultiplyTile(const MatMulPanel<X>& panel, const float* w, size_t m, uint32_t n,
                              size_t count) {
   const size_t cols = panel.job->w.cols;
-  const size_t stride = PaddedCols(cols);
+  const size_t stride = RowStride(cols);
   const size_t lanes = hn::Lanes(kF32);
   const X* x[kTokens];
+  HWY_UNROLL(3)
   for (size_t i = 0; i < kTokens; ++i) x[i] = panel.XRow(m + i);
   VF acc[kTokens][kTileRows];
-  for (auto& row : acc) {
-    for (VF& a : row) a = hn::Zero(kF32);
+  HWY_UNROLL(3)
+  for (size_t i = 0; i < kTokens; ++i) {
+    HWY_UNROLL(8)
+    for (size_t r = 0; r < kTileRows; ++r) acc[i][r] = hn::Zero(kF32);
   }
   size_t k = 0;
   for (; k + lanes <= cols; k += lanes) {
     VF xs[kTokens];
+    HWY_UNROLL(3)
     for (size_t i = 0; i < kTokens; ++i) xs[i] = LoadX(x[i] + k);
+    // Unrolled whole, or the compiler keeps the accumulators in memory.
+    HWY_UNROLL(8)
     for (size_t r = 0; r < kTileRows; ++r) {
       const VF wr = hn::Load(kF32, w + r * stride + k);
+      HWY_UNROLL(3)
       for (size_t i = 0; i < kTokens; ++i) acc[i][r] = hn::MulAdd(xs[i], wr, acc[i][r]);
     }
   }
   if (k < cols) {
+    HWY_UNROLL(3)
     for (size_t i = 0; i < kTokens; ++i) {
       HWY_ALIGN X tail[hn::MaxLanes(DF())] = {};
       std::memcpy(static_cast<void*>(tail), x[i] + k, (cols - k) * sizeof(X));
       const VF xs = LoadX(tail);
+      HWY_UNROLL(8)
       for (size_t r = 0; r < kTileRows; ++r) {
         acc[i][r] = hn::MulAdd(xs, hn::Load(kF32, w + r * stride + k), acc[i][r]);
       }
     }
   }
   const MatView<float>& y = panel.job->y;
+  HWY_UNROLL(3)
   for (size_t i = 0; i < kTokens; ++i) {
-    for (size_t r = 0; r < count; ++r) {
+    HWY_UNROLL(8)
+    for (size_t r = 0; r < kTileRows; ++r) {
+      if (r >= count) break;
       y.data[(m + i) * y.stride + n + r] = hn::GetLane(hn::SumOfLanes(kF32, acc[i][r]));
     }
   }
@@ -172,7 +188,7 @@ HWY_INLINE void MultiplyTile(const MatMulPanel<X>& panel, const float* w, size_t
 template <size_t kTokens, typename X>
 void MultiplyRows(const MatMulPanel<X>& panel, const float* w, size_t m, uint32_t first,
                   uint32_t count) {
-  const size_t stride = PaddedCols(panel.job->w.cols);
+  const size_t stride = RowStride(panel.job->w.cols);
   for (uint32_t r = 0; r < count; r += kTileRows) {
     MultiplyTile<kTokens>(panel, w + r * stride, m, panel.begin + first + r,
                           HWY_MIN(kTileRows, size_t{count - r}));
@@ -193,7 +209,7 @@ void MultiplyTokens(const MatMulPanel<X>& panel, const float* w, uint32_t first,
 template <typename X>
 void RunPanel(const MatMulPanel<X>& panel) {
   const WeightView& w = panel.job->w;
-  const size_t stride = PaddedCols(w.cols);
+  const size_t stride = RowStride(w.cols);
   float* widened = reinterpret_cast<float*>(panel.scratch);
   const uint32_t at_once = panel.job->y.rows <= kTileTokens ? kGroupRows : panel.count;
   for (uint32_t first = 0; first < panel.count; first += at_once) {
