@@ -6,9 +6,9 @@ list="$(dirname "$0")/packages.txt"
 
 missing=()
 for group in "${@:-build}"; do
-  while read -r package; do
+  for package in $(awk -v group="[$group]" '/^# \[/ { on = ($2 == group); next } /^#/ { next } on' "$list"); do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-  done < <(awk -v group="[$group]" '/^# \[/ { on = ($2 == group); next } /^#/ { next } on' "$list")
+  done
 done
 # Some machines bring their own node and npm, unknown to dpkg.
 if command -v npm >/dev/null; then missing=("${missing[@]/#npm/}"); fi
