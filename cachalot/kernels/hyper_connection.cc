@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cachalot/kernels/elementwise_simd.h"
 #include "cachalot/kernels/matmul_ref.h"
 
 namespace cachalot::kernels {
@@ -11,6 +12,8 @@ namespace {
 
 // hc_mult of every released model is 4; 16 leaves room and keeps the maps on the stack.
 constexpr size_t kMaxStreams = 16;
+// Columns of an HcPost task: about 2 us as vectors.
+constexpr size_t kStripColumns = 2048;
 
 float Sigmoid(float x) { return static_cast<float>(1.0 / (1.0 + std::exp(-double{x}))); }
 
@@ -56,10 +59,23 @@ void Sinkhorn(std::span<float> comb, size_t m, uint32_t iters, float eps) {
 
 // y = sum_m pre[m] X[m], streams ascending.
 void MixStreams(std::span<const float> streams, std::span<const float> pre, std::span<float> y) {
-  for (size_t i = 0; i < y.size(); ++i) {
-    float sum = 0.0f;
-    for (size_t m = 0; m < pre.size(); ++m) sum += pre[m] * streams[m * y.size() + i];
-    y[i] = sum;
+  // Stream by stream, the compiler vectorizes; the additions of an element keep their order.
+  std::ranges::fill(y, 0.0f);
+  for (size_t m = 0; m < pre.size(); ++m) {
+    const std::span<const float> x = streams.subspan(m * y.size(), y.size());
+    for (size_t i = 0; i < y.size(); ++i) y[i] += pre[m] * x[i];
+  }
+}
+
+void HcPostReference(const HcPostArgs& args, size_t m) {
+  for (size_t i = 0; i < args.size; ++i) {
+    float old[kMaxStreams];
+    for (size_t j = 0; j < m; ++j) old[j] = args.x[j * args.stride + i];
+    for (size_t k = 0; k < m; ++k) {
+      float sum = args.post[k] * args.z[i];
+      for (size_t j = 0; j < m; ++j) sum += args.comb[j * m + k] * old[j];
+      args.x[k * args.stride + i] = sum;
+    }
   }
 }
 
@@ -90,19 +106,22 @@ void HcPost(MatView<const float> z, MatView<const float> post, MatView<const flo
             MatView<float> streams, const Context& ctx) {
   const size_t m = post.cols;
   const size_t width = z.cols;
-  CACHALOT_CHECK(m <= kMaxStreams && streams.cols == m * width);
-  ctx.pool->ParallelFor(z.rows, [&](size_t t, size_t) {
-    float* x = streams.Row(t).data();
-    const float* c = comb.Row(t).data();
-    for (size_t i = 0; i < width; ++i) {
-      float old[kMaxStreams];
-      for (size_t j = 0; j < m; ++j) old[j] = x[j * width + i];
-      for (size_t k = 0; k < m; ++k) {
-        float sum = post.Row(t)[k] * z.Row(t)[i];
-        for (size_t j = 0; j < m; ++j) sum += c[j * m + k] * old[j];
-        x[k * width + i] = sum;
-      }
-    }
+  CACHALOT_CHECK(m <= kMaxStreams && streams.cols == m * width && comb.cols == m * m);
+  HcPostFn* vectors =
+      ctx.path == Path::kSimd && m == kVectorStreams ? HighwayHcPost(ctx.target) : nullptr;
+  // Columns are independent: a single token still feeds all threads.
+  const size_t strips = (width + kStripColumns - 1) / kStripColumns;
+  ctx.pool->ParallelFor(z.rows * strips, [&](size_t i, size_t) {
+    const size_t t = i / strips;
+    const size_t begin = i % strips * kStripColumns;
+    const HcPostArgs strip{.z = z.Row(t).data() + begin,
+                           .post = post.Row(t).data(),
+                           .comb = comb.Row(t).data(),
+                           .x = streams.Row(t).data() + begin,
+                           .stride = width,
+                           .size = std::min(kStripColumns, width - begin)};
+    if (vectors != nullptr) return vectors(strip);
+    HcPostReference(strip, m);
   });
 }
 

@@ -13,19 +13,17 @@ float Score(float z) {
   return static_cast<float>(std::sqrt(softplus));
 }
 
-// The A largest of Score(z) + bias by repeated scans: A is 6 and E a few hundred.
-void SelectTop(std::span<const float> z, std::span<const float> bias, std::span<uint32_t> ids) {
+// The A largest of values by repeated scans: A is 6 and E a few hundred.
+void SelectTop(std::span<const float> values, std::span<uint32_t> ids) {
   for (size_t a = 0; a < ids.size(); ++a) {
     uint32_t best = 0;
-    float best_value = 0.0f;
     bool found = false;
-    for (uint32_t e = 0; e < z.size(); ++e) {
+    for (uint32_t e = 0; e < values.size(); ++e) {
       if (std::ranges::find(ids.first(a), e) != ids.begin() + static_cast<ptrdiff_t>(a)) continue;
-      const float value = Score(z[e]) + bias[e];
       // Strict: a tie keeps the lower id, NaN never displaces a number.
-      if (!found || value > best_value || (std::isnan(best_value) && !std::isnan(value))) {
+      if (!found || values[e] > values[best] ||
+          (std::isnan(values[best]) && !std::isnan(values[e]))) {
         best = e;
-        best_value = value;
         found = true;
       }
     }
@@ -42,10 +40,15 @@ void Route(const RouterArgs& args, MatView<uint32_t> ids, MatView<float> weights
   CACHALOT_CHECK(ids.cols == per_tok && weights.cols == per_tok && per_tok <= args.z.cols);
   CACHALOT_CHECK(args.fixed.empty() ? args.bias.size() == args.z.cols
                                     : args.fixed.size() == args.z.rows * per_tok);
-  ctx.pool->ParallelFor(args.z.rows, [&](size_t t, size_t) {
+  const size_t num_experts = args.z.cols;
+  ctx.pool->ParallelFor(args.z.rows, [&](size_t t, size_t worker) {
     const std::span<uint32_t> chosen = ids.Row(t);
     if (args.fixed.empty()) {
-      SelectTop(args.z.Row(t), args.bias, chosen);
+      const std::span<const float> z = args.z.Row(t);
+      uint8_t* scratch = ctx.pool->WorkerScratch(worker, num_experts * sizeof(float));
+      const std::span<float> values(reinterpret_cast<float*>(scratch), num_experts);
+      for (size_t e = 0; e < num_experts; ++e) values[e] = Score(z[e]) + args.bias[e];
+      SelectTop(values, chosen);
     } else {
       std::ranges::copy(args.fixed.subspan(t * per_tok, per_tok), chosen.begin());
       std::ranges::sort(chosen);

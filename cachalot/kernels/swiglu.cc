@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cachalot/kernels/elementwise_simd.h"
+
 namespace cachalot::kernels {
 namespace {
 
@@ -23,8 +25,11 @@ void SwiGlu(MatView<const float> g, MatView<const float> u, float limit,
             std::span<const float> row_weights, MatView<float> h, const Context& ctx) {
   CACHALOT_CHECK(g.rows == h.rows && u.rows == h.rows && g.cols == h.cols && u.cols == h.cols);
   CACHALOT_CHECK(row_weights.empty() || row_weights.size() == h.rows);
+  SwiGluFn* vectors = ctx.path == Path::kSimd ? HighwaySwiGlu(ctx.target) : nullptr;
   ctx.pool->ParallelFor(h.rows, [&](size_t r, size_t) {
-    SwiGluRow(g.Row(r), u.Row(r), limit, row_weights.empty() ? 1.0f : row_weights[r], h.Row(r));
+    const float weight = row_weights.empty() ? 1.0f : row_weights[r];
+    if (vectors == nullptr) return SwiGluRow(g.Row(r), u.Row(r), limit, weight, h.Row(r));
+    vectors({g.Row(r).data(), u.Row(r).data(), h.Row(r).data(), h.cols, limit, weight});
   });
 }
 
