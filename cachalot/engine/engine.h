@@ -31,8 +31,8 @@ struct EngineOptions {
 enum class RequestId : uint64_t {};
 
 struct Request {
-  std::vector<uint32_t> prompt;     // at least one id, all < V
-  uint32_t max_new_tokens = 0;      // 0: to the end of the context
+  std::vector<uint32_t> prompt;       // at least one id, all < V
+  uint32_t max_new_tokens = 0;        // 0: to the end of the context
   std::vector<uint32_t> stop_tokens;  // ends the request; the stop token is reported, not fed
   SamplingParams sampling;
   TokenConstraint* constraint = nullptr;  // outlives the request
@@ -46,7 +46,7 @@ enum class FinishReason : uint8_t { kStop, kLength, kCancelled, kError };
 // What a step did for one request.
 struct Event {
   RequestId request;
-  uint32_t prompt_done = 0;  // prompt tokens in the cache by now (progress)
+  uint32_t prompt_done = 0;       // prompt tokens in the cache by now (progress)
   std::optional<uint32_t> token;  // newly sampled
   std::optional<FinishReason> finish;
 };
@@ -65,8 +65,8 @@ class Engine {
   // Frees a kept sequence.
   void Drop(RequestId id);
   bool HasWork() const;
-  // Runs one forward step over all running sequences (decodes first, then prefill chunks in order of
-  // arrival up to prefill_chunk tokens) and samples. The events stay valid until the next call.
+  // Runs one forward step over all running sequences (decodes first, then prefill chunks in order
+  // of arrival up to prefill_chunk tokens) and samples. The events stay valid until the next call.
   Result<std::span<const Event>> Step();
 
   const model::Weights& weights() const;
