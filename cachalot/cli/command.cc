@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cachalot/cli/command.h"
 
+#include <signal.h>  // NOLINT: sigaction is POSIX
+
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -57,7 +59,13 @@ Result<std::string> ResolveModel(const std::string& model) {
 }
 
 const std::atomic<bool>& InterruptRequested() { return interrupt_requested; }
-void InstallInterruptHandler() { std::signal(SIGINT, OnInterrupt); }
+void InstallInterruptHandler() {
+  // Not std::signal: without SA_RESTART a blocking read of the line editor returns at once.
+  struct sigaction action {};
+  action.sa_handler = OnInterrupt;
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, nullptr);
+}
 void ClearInterrupt() { interrupt_requested = false; }
 
 Result<std::string> ReadInput(const std::string& path) {

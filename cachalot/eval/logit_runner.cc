@@ -4,9 +4,10 @@
 #include <algorithm>
 #include <new>
 #include <numeric>
-#include <thread>
+
 
 #include "cachalot/base/strings.h"
+#include "cachalot/threading/topology.h"
 
 namespace cachalot::eval {
 namespace {
@@ -64,7 +65,7 @@ Result<std::unique_ptr<LogitRunner>> LogitRunner::Create(
   runner->chunk_ = ChooseChunk(options.chunk, config.vocab_size, options.max_tokens);
   const uint32_t threads = options.num_threads > 0
                                ? options.num_threads
-                               : std::max(1u, std::thread::hardware_concurrency());
+                               : NumPhysicalCores();
   runner->pool_ = std::make_unique<ThreadPool>(threads);
   const kernels::Context ctx{
       .pool = runner->pool_.get(), .path = kernels::Path::kSimd, .target = target};
