@@ -10,7 +10,7 @@ namespace {
 
 TEST(FormatProgress, ShowsBarRateAndEstimate) {
   EXPECT_EQ(FormatProgress("reading", 50, 100, 2.0, 80),
-            "reading [" + std::string(13, '=') + ">" + std::string(13, ' ') +
+            "reading [" + std::string(14, '=') + ">" + std::string(13, ' ') +
                 "] 50/100 tokens, 25.0 tokens/s, 2.0 s left");
 }
 
