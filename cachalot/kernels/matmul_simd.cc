@@ -48,8 +48,8 @@ static_assert(kPaddedStep % hn::MaxLanes(DF()) == 0);
 // multiple of 4 KiB apart fall into the same set of L1 and evict each other.
 constexpr size_t RowStride(size_t cols) { return PaddedCols(cols) + kRowPadFloats; }
 
-VF LoadX(const float* x) { return hn::LoadU(kF32, x); }
-VF LoadX(const BF16* x) {
+HWY_INLINE VF LoadX(const float* x) { return hn::LoadU(kF32, x); }
+HWY_INLINE VF LoadX(const BF16* x) {
   const hn::Rebind<uint16_t, DF> du16;
   const auto bits = hn::LoadU(du16, reinterpret_cast<const uint16_t*>(x));
   return hn::BitCast(kF32, hn::ShiftLeft<16>(hn::PromoteTo(DU32(), bits)));
