@@ -32,21 +32,30 @@ size_t FindTooDeep(std::string_view text) {
   return std::string_view::npos;
 }
 
-}  // namespace
-
-Result<Json> ParseJson(std::string_view text, std::string_view name) {
+template <typename J>
+Result<J> Parse(std::string_view text, std::string_view name) {
   if (const size_t at = FindTooDeep(text); at != std::string_view::npos) {
     return Error{ErrorCode::kDataCorruption,
                  StrCat(name, ": JSON nested deeper than ", kMaxJsonDepth, " levels at byte ", at)};
   }
   try {
-    return Json::parse(text);
-  } catch (const Json::parse_error& e) {
+    return J::parse(text);
+  } catch (const typename J::parse_error& e) {
     return Error{ErrorCode::kDataCorruption,
                  StrCat(name, ": not valid JSON at byte ", e.byte, ": ", e.what())};
   } catch (const std::exception& e) {
     return Error{ErrorCode::kDataCorruption, StrCat(name, ": not valid JSON: ", e.what())};
   }
+}
+
+}  // namespace
+
+Result<Json> ParseJson(std::string_view text, std::string_view name) {
+  return Parse<Json>(text, name);
+}
+
+Result<SortedJson> ParseSortedJson(std::string_view text, std::string_view name) {
+  return Parse<SortedJson>(text, name);
 }
 
 }  // namespace cachalot

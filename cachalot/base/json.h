@@ -20,4 +20,9 @@ inline constexpr size_t kMaxJsonDepth = 256;
 // with the byte offset on bad syntax. A duplicate key keeps its first position and last value.
 Result<Json> ParseJson(std::string_view text, std::string_view name);
 
+// The same with keys sorted: for objects of many keys (a vocabulary), where keeping the file order
+// costs a linear search per key and therefore quadratic time.
+using SortedJson = nlohmann::json;
+Result<SortedJson> ParseSortedJson(std::string_view text, std::string_view name);
+
 }  // namespace cachalot
