@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int exit_code = 0;
   const std::initializer_list<cachalot::cli::RegisterCommand> commands = {
+      cachalot::cli::RegisterBench,
       cachalot::cli::RegisterInspect,
     cachalot::cli::RegisterLogits,
     cachalot::cli::RegisterSynth,

@@ -8,10 +8,10 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
 
+#include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
 
 namespace cachalot::cli {
