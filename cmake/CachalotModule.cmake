@@ -9,6 +9,7 @@ function(cachalot_module name)
   file(GLOB sources CONFIGURE_DEPENDS ${dir}/*.cc)
   file(GLOB tests CONFIGURE_DEPENDS ${dir}/*_test.cc)
   file(GLOB benches CONFIGURE_DEPENDS ${dir}/*_bench.cc)
+  list(FILTER benches EXCLUDE REGEX "/cmd_bench[.]cc$")  # the sub-command, no micro benchmark
   list(REMOVE_ITEM sources ${tests} ${benches} ${dir}/main.cc)
 
   list(TRANSFORM ARG_DEPS PREPEND cachalot_ OUTPUT_VARIABLE deps)

@@ -13,8 +13,8 @@ int main(int argc, char** argv) {
   const std::initializer_list<cachalot::cli::RegisterCommand> commands = {
       cachalot::cli::RegisterBench,
       cachalot::cli::RegisterInspect,
-    cachalot::cli::RegisterLogits,
-    cachalot::cli::RegisterSynth,
+      cachalot::cli::RegisterLogits,
+      cachalot::cli::RegisterSynth,
   };
   for (const auto register_command : commands) register_command(app, exit_code);
   try {
