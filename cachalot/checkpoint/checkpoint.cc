@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <set>
 
-#include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
+#include "cachalot/checkpoint/header_json.h"
 
 namespace cachalot::checkpoint {
 namespace {
@@ -13,6 +13,9 @@ namespace {
 constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr const char* kSingleName = "model.safetensors";
 constexpr uint64_t kMaxIndexBytes = uint64_t{256} << 20;  // Pro's is 16 MB
+
+// Pro has 145,116. Bounds what fused experts of a hostile header may expand to.
+constexpr size_t kMaxTensors = size_t{1} << 22;
 
 // Shard file name -> tensor names it must hold, from the index.
 struct Index {
@@ -22,25 +25,12 @@ struct Index {
 
 Result<Index> ReadIndex(const std::string& path) {
   CACHALOT_TRY(const std::string text, io::ReadFile(path, kMaxIndexBytes));
-  CACHALOT_TRY(const Json json, ParseJson(text, path));
-  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object()) {
-    return Error{ErrorCode::kDataCorruption, StrCat(path, ": no weight_map object")};
-  }
+  CACHALOT_TRY(std::vector<WeightMapEntry> entries, ReadWeightMap(text, path));
   Index index;
-  for (const auto& [tensor, shard] : json["weight_map"].items()) {
-    if (!shard.is_string()) {
-      return Error{ErrorCode::kDataCorruption,
-                   StrCat(path, ": weight_map['", tensor, "'] is no file name")};
-    }
-    const auto& file = shard.get_ref<const std::string&>();
-    // A name from a file must not reach outside the checkpoint.
-    if (file.empty() || file.find('/') != std::string::npos || file[0] == '.') {
-      return Error{ErrorCode::kDataCorruption,
-                   StrCat(path, ": weight_map['", tensor, "'] names '", file,
-                          "', expected a file of the same folder")};
-    }
-    index.shards.insert(file);
-    index.shard_of.emplace(tensor, file);
+  index.shard_of.reserve(entries.size());
+  for (WeightMapEntry& entry : entries) {
+    index.shards.insert(entry.shard);
+    index.shard_of.emplace(std::move(entry.tensor), std::move(entry.shard));
   }
   return index;
 }
@@ -74,7 +64,12 @@ Result<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& di
 
 Status Checkpoint::AddShard(const std::string& shard,
                             const std::unordered_map<std::string, std::string>& shard_of) {
-  CACHALOT_TRY(io::MappedFile file, io::MappedFile::Open(StrCat(dir_, "/", shard)));
+  auto opened = io::MappedFile::Open(StrCat(dir_, "/", shard));
+  if (!opened.ok() && opened.error().code == ErrorCode::kNotFound) {
+    return Error{ErrorCode::kNotFound, StrCat(opened.error().message, "; ", kIndexName,
+                                              " names it: is the download complete?")};
+  }
+  CACHALOT_TRY(io::MappedFile file, std::move(opened));
   CACHALOT_TRY(std::vector<TensorInfo> tensors,
                ParseSafetensors(file.path(), file.data(), file.size()));
   for (TensorInfo& info : tensors) {
@@ -86,6 +81,10 @@ Status Checkpoint::AddShard(const std::string& shard,
     }
     total_bytes_ += info.bytes;
     AppendOfficial(std::move(info), tensors_);
+    if (tensors_.size() > kMaxTensors) {
+      return Error{ErrorCode::kResourceExhausted,
+                   StrCat(file.path(), ": more than ", kMaxTensors, " tensors so far")};
+    }
   }
   shards_.push_back(std::move(file));
   return {};

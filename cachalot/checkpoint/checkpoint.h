@@ -27,14 +27,16 @@ struct TensorInfo {
 };
 
 // Parses one safetensors header (the first `file_bytes` of `name`): lengths, offsets inside the
-// file, no overlap, no gap rules beyond the format's, dtype known, size == shape. Linear in
-// tensors.
+// file, no overlaps, holes or trailing bytes, no name twice, dtype known, size == shape.
+// O(n log n) in tensors.
 Result<std::vector<TensorInfo>> ParseSafetensors(std::string_view name, const uint8_t* data,
                                                  uint64_t file_bytes);
 
 // False for the names of a checkpoint re-saved by Hugging Face transformers.
 bool IsOfficialName(std::string_view name);
-// Appends `info` under its official name; fused experts become one tensor an expert. [model.md 2.7]
+// Appends `info` under its official name; fused experts become one tensor an expert, unless the
+// shape is none they can have: such a tensor keeps its name and binding will say what is missing.
+// [model.md 2.7]
 void AppendOfficial(TensorInfo info, std::vector<TensorInfo>& out);
 
 class Checkpoint {

@@ -9,6 +9,8 @@
 namespace cachalot::checkpoint {
 namespace {
 
+constexpr uint64_t kMaxExperts = 4096;  // as in config.json; bounds what one header entry becomes
+
 using Rename = std::pair<std::string_view, std::string_view>;  // Hugging Face -> official
 
 // Whole prefixes, after `model.`; the first that matches is applied, then the leaves below.
@@ -105,10 +107,11 @@ void AppendOfficial(TensorInfo info, std::vector<TensorInfo>& out) {
     return;
   }
   info.name = OfficialName(std::move(info.name));
-  const bool fused = info.shape.size() == 3;
+  const bool fused = info.shape.size() == 3 && info.shape[0] <= kMaxExperts;
   for (const std::string_view part : {"gate_up_proj", "down_proj"}) {
     const size_t at = info.name.find(StrCat(".ffn.experts.", part));
     if (!fused || at == std::string::npos) continue;
+    if (part == "gate_up_proj" && info.shape[1] % 2 != 0) break;
     const std::string prefix = StrCat(info.name.substr(0, at), ".ffn.experts.");
     const std::string leaf =
         EndsWith(info.name, "scale") || EndsWith(info.name, "scale_inv") ? ".scale" : ".weight";

@@ -8,6 +8,7 @@
 #include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/checkpoint/checkpoint.h"
+#include "cachalot/checkpoint/header_json.h"
 #include "cachalot/io/mapped_file.h"
 
 namespace cachalot::checkpoint {
@@ -17,21 +18,9 @@ static_assert(std::endian::native == std::endian::little, "safetensors data is l
 
 constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = uint64_t{256} << 20;  // Pro's largest shard header is 20 MB
-constexpr size_t kMaxRank = 8;
 
 Error Corrupt(std::string_view file, std::string message) {
   return {ErrorCode::kDataCorruption, StrCat(file, ": ", message)};
-}
-
-Result<std::vector<uint64_t>> ReadNumbers(const Json& value, size_t max_count) {
-  const auto bad = Error{ErrorCode::kDataCorruption, ""};
-  if (!value.is_array() || value.size() > max_count) return bad;
-  std::vector<uint64_t> numbers;
-  for (const Json& item : value) {
-    if (!item.is_number_unsigned()) return bad;
-    numbers.push_back(item.get<uint64_t>());
-  }
-  return numbers;
 }
 
 // Bytes of the tensor by dtype and shape; false on overflow.
@@ -43,57 +32,62 @@ bool ShapeBytes(const TensorInfo& info, uint64_t& bytes) {
   return true;
 }
 
-// One header entry. `data` is the start of the data section of `data_bytes`.
-Result<TensorInfo> ParseTensor(std::string_view file, const std::string& name, const Json& entry,
-                               const uint8_t* data, uint64_t data_bytes) {
-  const std::string where = StrCat("tensor '", name, "': ");
-  if (!entry.is_object() || !entry.contains("dtype") || !entry["dtype"].is_string() ||
-      !entry.contains("shape") || !entry.contains("data_offsets")) {
-    return Corrupt(file, where + "needs dtype, shape and data_offsets");
-  }
-  TensorInfo info;
-  info.name = name;
-  const auto& dtype_name = entry["dtype"].get_ref<const std::string&>();
-  const auto dtype = DTypeFromName(dtype_name);
-  if (!dtype) return Corrupt(file, StrCat(where, "dtype '", dtype_name, "' is not one V4 uses"));
-  info.dtype = *dtype;
-  const auto shape = ReadNumbers(entry["shape"], kMaxRank);
-  if (!shape.ok()) return Corrupt(file, where + "shape is no list of up to 8 sizes");
-  info.shape = *shape;
-  const auto offsets = ReadNumbers(entry["data_offsets"], 2);
-  if (!offsets.ok() || offsets->size() != 2 || (*offsets)[0] > (*offsets)[1]) {
-    return Corrupt(file, where + "data_offsets are no [begin, end]");
-  }
-  const uint64_t begin = (*offsets)[0];
-  const uint64_t end = (*offsets)[1];
+// `data` is the start of the data section of `data_bytes`.
+Result<TensorInfo> CheckTensor(std::string_view file, HeaderEntry entry, const uint8_t* data,
+                               uint64_t data_bytes) {
+  const std::string where = StrCat("tensor '", entry.name, "': ");
+  const auto dtype = DTypeFromName(entry.dtype);
+  if (!dtype) return Corrupt(file, StrCat(where, "dtype ", Shown(entry.dtype), " is unknown"));
+  const uint64_t begin = entry.data_offsets[0];
+  const uint64_t end = entry.data_offsets[1];
+  if (begin > end) return Corrupt(file, StrCat(where, "begins at ", begin, ", ends at ", end));
   if (end > data_bytes) {
     return Corrupt(file, StrCat(where, "ends at byte ", end, " of the data, the file has ",
                                 data_bytes, "; truncated download?"));
   }
+  TensorInfo info{.name = std::move(entry.name), .dtype = *dtype, .shape = std::move(entry.shape)};
   uint64_t bytes = 0;
-  if (!ShapeBytes(info, bytes) || bytes != end - begin) {
+  if (!ShapeBytes(info, bytes)) return Corrupt(file, where + "shape overflows 64 bits");
+  if (bytes != end - begin) {
     return Corrupt(
-        file, StrCat(where, end - begin, " bytes, ", dtype_name, " of its shape needs ", bytes));
+        file, StrCat(where, end - begin, " bytes, ", entry.dtype, " of its shape needs ", bytes));
   }
   info.data = data + begin;
   info.bytes = bytes;
   return info;
 }
 
-// Sorts a copy of the extents and looks at neighbors.
-Status CheckNoOverlap(std::string_view file, const std::vector<TensorInfo>& tensors) {
+// The format has neither overlaps nor holes nor trailing bytes: a file with any was damaged or put
+// together by hand.
+Status CheckCoverage(std::string_view file, const std::vector<TensorInfo>& tensors,
+                     const uint8_t* data, uint64_t data_bytes) {
   std::vector<const TensorInfo*> order;
   for (const TensorInfo& t : tensors) {
     if (t.bytes > 0) order.push_back(&t);
   }
   std::ranges::sort(order, {}, &TensorInfo::data);
-  for (size_t i = 1; i < order.size(); ++i) {
-    if (order[i - 1]->data + order[i - 1]->bytes > order[i]->data) {
-      return Corrupt(
-          file, StrCat("tensors '", order[i - 1]->name, "' and '", order[i]->name, "' overlap"));
+  uint64_t covered = 0;
+  std::string_view last = "(none)";
+  for (const TensorInfo* t : order) {
+    const auto begin = static_cast<uint64_t>(t->data - data);
+    if (begin < covered) {
+      return Corrupt(file, StrCat("tensors '", last, "' and '", t->name, "' overlap"));
     }
+    if (begin > covered) {
+      return Corrupt(file, StrCat("tensor '", t->name, "' begins at byte ", begin,
+                                  " of the data, expected ", covered, " (no holes)"));
+    }
+    covered = begin + t->bytes;
+    last = t->name;
   }
-  return {};
+  if (covered == data_bytes) return {};
+  return Corrupt(file, StrCat(data_bytes, " bytes of data, its tensors need ", covered,
+                              "; not the file that was published?"));
+}
+
+// What is left where a repository was cloned without its large files.
+bool IsLfsPointer(std::string_view bytes) {
+  return bytes.starts_with("version https://git-lfs.github.com/");
 }
 
 }  // namespace
@@ -105,6 +99,9 @@ Result<std::vector<TensorInfo>> ParseSafetensors(std::string_view name, const ui
   if (file_bytes < kLengthBytes) {
     return Corrupt(name, StrCat(file_bytes, " bytes, a safetensors file has at least 8"));
   }
+  if (IsLfsPointer({reinterpret_cast<const char*>(data), file_bytes})) {
+    return Corrupt(name, "is a Git LFS pointer, not the file itself; run `git lfs pull`");
+  }
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, data, sizeof(header_bytes));
   if (header_bytes > file_bytes - kLengthBytes || header_bytes > kMaxHeaderBytes) {
@@ -112,18 +109,16 @@ Result<std::vector<TensorInfo>> ParseSafetensors(std::string_view name, const ui
                                 " (at most ", kMaxHeaderBytes, " are read)"));
   }
   const std::string_view text(reinterpret_cast<const char*>(data) + kLengthBytes, header_bytes);
-  CACHALOT_TRY(const Json header, ParseJson(text, name));
-  if (!header.is_object()) return Corrupt(name, "the header is no JSON object");
+  CACHALOT_TRY(std::vector<HeaderEntry> entries, ReadHeaderJson(text, name));
   const uint8_t* section = data + kLengthBytes + header_bytes;
+  const uint64_t section_bytes = file_bytes - kLengthBytes - header_bytes;
   std::vector<TensorInfo> tensors;
-  tensors.reserve(header.size());
-  for (const auto& [key, entry] : header.items()) {
-    if (key == "__metadata__") continue;
-    CACHALOT_TRY(TensorInfo info,
-                 ParseTensor(name, key, entry, section, file_bytes - kLengthBytes - header_bytes));
+  tensors.reserve(entries.size());
+  for (HeaderEntry& entry : entries) {
+    CACHALOT_TRY(TensorInfo info, CheckTensor(name, std::move(entry), section, section_bytes));
     tensors.push_back(std::move(info));
   }
-  CACHALOT_RETURN_IF_ERROR(CheckNoOverlap(name, tensors));
+  CACHALOT_RETURN_IF_ERROR(CheckCoverage(name, tensors, section, section_bytes));
   return tensors;
 }
 

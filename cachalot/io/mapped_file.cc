@@ -54,7 +54,8 @@ Status WriteAll(int fd, const std::string& path, std::string_view bytes) {
 }  // namespace
 
 Result<MappedFile> MappedFile::Open(const std::string& path) {
-  FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // O_NONBLOCK: a FIFO with nobody at the other end is refused below instead of waited for.
+  FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.fd < 0) return SystemError(path, "open");
   CACHALOT_TRY(const uint64_t size, RegularFileSize(file.fd, path));
   MappedFile mapped;

@@ -17,6 +17,10 @@ constexpr uint64_t kMaxConfigBytes = 1 << 20;
 // product of sizes in this code base fits 64 bits.
 constexpr uint32_t kMaxSize = 1u << 24;
 constexpr uint32_t kMaxCount = 1u << 16;
+// Layers times experts (Pro: 24,576 with MTP): what a walk over all tensors costs.
+constexpr uint64_t kMaxLayerExperts = 1u << 18;
+constexpr float kMaxTheta = 1e9f;
+constexpr double kMinPositive = 1e-30;  // a normal float, and its square root is one
 
 // Reads fields and keeps the first complaint.
 class FieldReader {
@@ -41,14 +45,17 @@ class FieldReader {
     out = value.get<uint32_t>();
   }
 
-  void Positive(const char* field, float& out, bool optional = false) {
+  // A number in (0, max].
+  void Positive(const char* field, float& out, float max, bool optional = false) {
     if (!Has(field)) {
       if (!optional) Complain(field, "is missing");
       return;
     }
     const Json& value = json_[field];
-    if (!value.is_number() || !std::isfinite(value.get<float>()) || value.get<float>() <= 0.0f) {
-      Complain(field, StrCat("is ", Shown(value), ", expected a positive number"));
+    // Tested as stored: a positive double may be zero or infinite as a float.
+    const double number = value.is_number() ? value.get<double>() : 0.0;
+    if (!(number >= kMinPositive && number <= static_cast<double>(max))) {
+      Complain(field, StrCat("is ", Shown(value), ", expected a number above 0, at most ", max));
       return;
     }
     out = value.get<float>();
@@ -152,12 +159,12 @@ void ReadSizes(FieldReader& in, Config& c) {
 }
 
 void ReadScalars(FieldReader& in, Config& c) {
-  in.Positive("rope_theta", c.rope_theta);
-  in.Positive("compress_rope_theta", c.compress_rope_theta);
-  in.Positive("routed_scaling_factor", c.routed_scaling_factor);
-  in.Positive("swiglu_limit", c.swiglu_limit, /*optional=*/true);
-  in.Positive("hc_eps", c.hc_eps);
-  in.Positive("rms_norm_eps", c.rms_norm_eps);
+  in.Positive("rope_theta", c.rope_theta, kMaxTheta);
+  in.Positive("compress_rope_theta", c.compress_rope_theta, kMaxTheta);
+  in.Positive("routed_scaling_factor", c.routed_scaling_factor, 1e4f);
+  in.Positive("swiglu_limit", c.swiglu_limit, 1e30f, /*optional=*/true);
+  in.Positive("hc_eps", c.hc_eps, 1.0f);
+  in.Positive("rms_norm_eps", c.rms_norm_eps, 1.0f);
   in.Expect("scoring_func", "sqrtsoftplus");
   in.Expect("topk_method", "noaux_tc");
   in.Expect("norm_topk_prob", true);
@@ -177,9 +184,9 @@ void ReadYarn(FieldReader& in, std::string_view name, Config& c) {
   // transformers re-saves `type` as `rope_type`.
   const char* type = yarn.Has("type") ? "type" : "rope_type";
   yarn.Require(yarn.Has(type) && scaling[type] == "yarn", "type", "must be \"yarn\"");
-  yarn.Positive("factor", c.yarn_factor);
-  yarn.Positive("beta_fast", c.yarn_beta_fast, /*optional=*/true);
-  yarn.Positive("beta_slow", c.yarn_beta_slow, /*optional=*/true);
+  yarn.Positive("factor", c.yarn_factor, 1e4f);
+  yarn.Positive("beta_fast", c.yarn_beta_fast, 1e4f, /*optional=*/true);
+  yarn.Positive("beta_slow", c.yarn_beta_slow, 1e4f, /*optional=*/true);
   yarn.Size("original_max_position_embeddings", c.yarn_original_max_position_embeddings, 1,
             1u << 30);
   if (const Status status = yarn.status(); !status.ok()) {
@@ -210,6 +217,15 @@ void ReadDspark(FieldReader& in, Config& c) {
   in.Size("dspark_noise_token_id", c.dspark_noise_token_id, 0, kMaxSize);
   in.Size("dspark_markov_rank", c.dspark_markov_rank, 1, kMaxCount);
   in.Sizes("dspark_target_layer_ids", c.dspark_target_layer_ids);
+  constexpr size_t kMaxTargets = 16;  // released: 3
+  in.Require(
+      !c.dspark_target_layer_ids.empty() && c.dspark_target_layer_ids.size() <= kMaxTargets,
+      "dspark_target_layer_ids",
+      StrCat("has ", c.dspark_target_layer_ids.size(), " entries, expected 1 to ", kMaxTargets));
+  for (const uint32_t layer : c.dspark_target_layer_ids) {
+    in.Require(layer < c.num_hidden_layers, "dspark_target_layer_ids",
+               StrCat("names layer ", layer, ", expected below ", c.num_hidden_layers));
+  }
 }
 
 // Relations between fields that the forward pass relies on.
@@ -243,6 +259,10 @@ void CheckRelations(FieldReader& in, const Config& c) {
   in.Require(
       c.num_experts_per_tok <= c.n_routed_experts, "num_experts_per_tok",
       StrCat("is ", c.num_experts_per_tok, ", more than n_routed_experts ", c.n_routed_experts));
+  in.Require(uint64_t{c.num_hidden_layers} * c.n_routed_experts <= kMaxLayerExperts,
+             "n_routed_experts",
+             StrCat("is ", c.n_routed_experts, " in each of ", c.num_hidden_layers,
+                    " layers, expected at most ", kMaxLayerExperts, " in all"));
   const bool fp4 = c.expert_dtype == ExpertDtype::kFp4;
   in.Require(!fp4 || (c.hidden_size % 32 == 0 && c.moe_intermediate_size % 32 == 0),
              "moe_intermediate_size",

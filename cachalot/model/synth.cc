@@ -239,11 +239,12 @@ class Writer {
   Status WriteAll() {
     const auto shards = GroupIntoShards(tensors_, options_.config);
     Json weight_map = Json::object();
+    auto& map_entries = weight_map.get_ref<Json::object_t&>();  // emplace_back: no look-up
     for (size_t s = 0; s < shards.size(); ++s) {
       const std::string name =
           fmt::format("model-{:05}-of-{:05}.safetensors", s + 1, shards.size());
       CACHALOT_RETURN_IF_ERROR(WriteShard(name, shards[s]));
-      for (const size_t i : shards[s]) weight_map.push_back({tensors_[i].name, name});
+      for (const size_t i : shards[s]) map_entries.emplace_back(tensors_[i].name, name);
     }
     const Json index = {{"metadata", {{"total_size", total_bytes_}}}, {"weight_map", weight_map}};
     const Config& c = options_.config;
@@ -361,6 +362,8 @@ Result<Config> SynthConfig(const Config& base, uint32_t layers, uint32_t vocab, 
   c.num_hash_layers = std::min(c.num_hash_layers, layers);
   c.num_nextn_predict_layers = mtp ? 1 : 0;
   c.dspark_block_size = 0;
+  c.bos_token_id = 0;  // where SynthTokenizerJson puts them
+  c.eos_token_id = 1;
   c.compress_ratios.resize(layers);
   if (mtp) c.compress_ratios.push_back(0);
   return c;

@@ -115,13 +115,15 @@ std::string SynthTokenizerJson(uint32_t vocab) {
   CACHALOT_CHECK(vocab >= MinSynthVocab());
   Json added = Json::array();
   Json ids = Json::object();
+  // Appended without the look-up that would make a large vocabulary quadratic: all are distinct.
+  auto& id_entries = ids.get_ref<Json::object_t&>();
   uint32_t next = 0;
   for (const char* content : kFirstSpecials) added.push_back(AddedToken(next++, content));
-  for (const std::string& byte : ByteAlphabet()) ids[byte] = next++;
+  for (const std::string& byte : ByteAlphabet()) id_entries.emplace_back(byte, next++);
   Json merges = Json::array();
   for (const auto& [left, right] : LetterMerges(vocab - MinSynthVocab())) {
     merges.push_back(StrCat(left, " ", right));
-    ids.push_back({left + right, next++});
+    id_entries.emplace_back(left + right, next++);
   }
   for (const char* content : kLastSpecials) added.push_back(AddedToken(next++, content));
   CACHALOT_CHECK(next == vocab);

@@ -26,9 +26,20 @@ uint64_t CeilDiv(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
 
 class Binder : public TensorSource {
  public:
-  Binder(const Config& config, const Checkpoint& ckpt) : config_(config), ckpt_(ckpt) {}
+  explicit Binder(const Checkpoint& ckpt) : ckpt_(ckpt), bound_(ckpt.tensors().size(), false) {}
 
   Status status() const { return error_ ? Status(*error_) : Status(); }
+
+  // A tensor of a layer that the walk did not come by: the config has fewer layers or experts, or
+  // other layer kinds, than the weights were trained with, and running it would give nonsense.
+  void CheckNothingLeft() {
+    for (size_t i = 0; i < bound_.size(); ++i) {
+      const std::string& name = ckpt_.tensors()[i].name;
+      if (bound_[i] || !name.starts_with("layers.")) continue;
+      return Complain(StrCat("tensor '", name, "' is none that config.json implies; do the config ",
+                             "and the weights belong together?"));
+    }
+  }
 
   WeightView Matrix(const std::string& name, Storage storage, uint32_t rows,
                     uint32_t cols) override {
@@ -117,7 +128,9 @@ class Binder : public TensorSource {
     const TensorInfo* info = ckpt_.Find(name);
     if (info == nullptr) {
       Complain(StrCat("tensor '", name, "' is missing; is the download complete?"));
+      return nullptr;
     }
+    bound_[static_cast<size_t>(info - ckpt_.tensors().data())] = true;
     return info;
   }
 
@@ -170,20 +183,21 @@ class Binder : public TensorSource {
     view.scale_dtype = info->dtype;
   }
 
-  const Config& config_;
   const Checkpoint& ckpt_;
+  std::vector<bool> bound_;  // indexed as ckpt_.tensors()
   std::optional<Error> error_;
 };
 
 }  // namespace
 
 Result<Weights> BindWeights(const Config& config, std::shared_ptr<const Checkpoint> ckpt) {
-  Binder binder(config, *ckpt);
+  Binder binder(*ckpt);
   Weights weights = WalkMain(config, binder);
   // A converter may have dropped the MTP block; the config still counts it.
   if (config.draft_kind() == DraftKind::kMtp && ckpt->Find("mtp.0.attn_norm.weight") != nullptr) {
     weights.mtp = WalkMtp(config, binder);
   }
+  binder.CheckNothingLeft();
   CACHALOT_RETURN_IF_ERROR(binder.status());
   weights.storage = std::move(ckpt);
   return weights;
