@@ -144,7 +144,8 @@ void ReadSizes(FieldReader& in, Config& c) {
   in.Size("index_n_heads", c.index_n_heads, 1, 4096);
   in.Size("index_head_dim", c.index_head_dim, 2, 1024);
   in.Size("index_topk", c.index_topk, 1, kMaxCount);
-  in.Size("max_position_embeddings", c.max_position_embeddings, 1, 1u << 30);
+  c.max_position_embeddings = 1u << 20;  // every release's; some re-saved configs leave it out
+  in.Size("max_position_embeddings", c.max_position_embeddings, 1, 1u << 30, /*optional=*/true);
   in.Size("n_routed_experts", c.n_routed_experts, 1, 4096);
   in.Size("n_shared_experts", c.n_shared_experts, 1, 1, /*optional=*/true);
   in.Size("num_experts_per_tok", c.num_experts_per_tok, 1, 4096);
