@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
 
 #include "cachalot/base/check.h"
 
@@ -10,15 +11,9 @@ namespace cachalot::tokenizer {
 namespace {
 
 using Symbol = BpeScratch::Symbol;
-using Candidate = BpeScratch::Candidate;
 constexpr uint32_t kNone = BpeScratch::kNone;
 
 uint64_t PairOf(uint32_t left, uint32_t right) { return (uint64_t{left} << 32) | right; }
-
-// std heaps keep the largest in front, so "less" is "merged later".
-bool MergedLater(const Candidate& a, const Candidate& b) {
-  return a.rank != b.rank ? a.rank > b.rank : a.left > b.left;
-}
 
 class PieceMerger {
  public:
@@ -28,10 +23,11 @@ class PieceMerger {
   void Run(std::string_view piece, const std::array<uint32_t, 256>& byte_ids) {
     Fill(piece, byte_ids);
     while (!heap_.empty()) {
-      std::pop_heap(heap_.begin(), heap_.end(), MergedLater);
-      const Candidate candidate = heap_.back();
+      std::pop_heap(heap_.begin(), heap_.end(), std::greater<>());
+      const uint64_t candidate = heap_.back();
       heap_.pop_back();
-      if (!Stale(candidate)) Apply(candidate);
+      const auto left = static_cast<uint32_t>(candidate);
+      if (symbols_[left].rank == candidate >> 32) Apply(left);
     }
   }
 
@@ -44,46 +40,47 @@ class PieceMerger {
       symbols_[i] = {.id = byte_ids[static_cast<uint8_t>(piece[i])],
                      .previous = i == 0 ? kNone : i - 1,
                      .next = i + 1 == n ? kNone : i + 1,
-                     .merged_away = false};
+                     .rank = kNone,
+                     .product = 0};
     }
-    for (uint32_t i = 0; i + 1 < n; ++i) AddCandidate(i);
-    std::make_heap(heap_.begin(), heap_.end(), MergedLater);
+    for (uint32_t i = 0; i < n; ++i) {
+      if (FindMerge(i)) heap_.push_back(CandidateOf(i));
+    }
+    std::make_heap(heap_.begin(), heap_.end(), std::greater<>());
   }
 
-  // At the back; the caller restores the heap.
-  bool AddCandidate(uint32_t left) {
-    const uint32_t right = symbols_[left].next;
-    if (right == kNone) return false;
-    const Merge* merge = merges_.Find(symbols_[left].id, symbols_[right].id);
-    if (merge == nullptr) return false;
-    heap_.push_back({merge->rank, left, symbols_[left].id, symbols_[right].id, merge->product});
-    return true;
+  uint64_t CandidateOf(uint32_t left) const { return PairOf(symbols_[left].rank, left); }
+
+  // Looks up the merge of a symbol with the one after it.
+  bool FindMerge(uint32_t index) {
+    Symbol& left = symbols_[index];
+    const Merge* merge =
+        left.next == kNone ? nullptr : merges_.Find(left.id, symbols_[left.next].id);
+    left.rank = merge == nullptr ? kNone : merge->rank;
+    left.product = merge == nullptr ? 0 : merge->product;
+    return merge != nullptr;
   }
 
   void Offer(uint32_t left) {
-    if (AddCandidate(left)) std::push_heap(heap_.begin(), heap_.end(), MergedLater);
+    if (!FindMerge(left)) return;
+    heap_.push_back(CandidateOf(left));
+    std::push_heap(heap_.begin(), heap_.end(), std::greater<>());
   }
 
-  bool Stale(const Candidate& candidate) const {
-    const Symbol& left = symbols_[candidate.left];
-    return left.merged_away || left.next == kNone || left.id != candidate.left_id ||
-           symbols_[left.next].id != candidate.right_id;
-  }
-
-  void Apply(const Candidate& candidate) {
-    Symbol& left = symbols_[candidate.left];
+  void Apply(uint32_t index) {
+    Symbol& left = symbols_[index];
     Symbol& right = symbols_[left.next];
-    right.merged_away = true;
-    left.id = candidate.product;
+    right.rank = kNone;
+    left.id = left.product;
     left.next = right.next;
-    if (left.next != kNone) symbols_[left.next].previous = candidate.left;
-    Offer(candidate.left);
+    if (left.next != kNone) symbols_[left.next].previous = index;
+    Offer(index);
     if (left.previous != kNone) Offer(left.previous);
   }
 
   const MergeTable& merges_;
   std::vector<Symbol>& symbols_;
-  std::vector<Candidate>& heap_;
+  std::vector<uint64_t>& heap_;
 };
 
 }  // namespace

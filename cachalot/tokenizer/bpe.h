@@ -39,22 +39,21 @@ class MergeTable {
 // Reused from piece to piece; not shared between threads.
 class BpeScratch {
  public:
+  static constexpr uint32_t kNone = ~uint32_t{0};
+
   // A run of merged bytes; a doubly linked list over an array, so that merging moves nothing.
   struct Symbol {
     uint32_t id;
     uint32_t previous, next;  // index, kNone at the ends
-    bool merged_away;
+    uint32_t rank;            // of the merge with `next`; kNone: none, or this is merged away
+    uint32_t product;         // of that merge
   };
-  struct Candidate {
-    uint32_t rank;
-    uint32_t left;               // index of the left symbol
-    uint32_t left_id, right_id;  // as they were; if they differ now the candidate is stale
-    uint32_t product;
-  };
-  static constexpr uint32_t kNone = ~uint32_t{0};
 
   std::vector<Symbol> symbols;
-  std::vector<Candidate> heap;
+  // Candidates, rank << 32 | index of the left symbol: the order of merging in one comparison, and
+  // a third of the memory traffic of a heap of structs (megabytes, for a piece of a megabyte). One
+  // whose rank is not the symbol's any more is stale.
+  std::vector<uint64_t> heap;
 };
 
 // Appends the ids of `piece` to `ids`. O(n log n): every merge retires one symbol and adds at most

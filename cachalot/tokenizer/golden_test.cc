@@ -2,6 +2,8 @@
 // The real tokenizers against ids computed by others.
 #include <gtest/gtest.h>
 
+#include <ctime>
+
 #include "cachalot/tokenizer/test_tokenizers.h"
 
 namespace cachalot::tokenizer {
@@ -94,6 +96,20 @@ TEST_F(DeepSeekGolden, ExamplesOfTheSpecification) {
 
 TEST_F(DeepSeekGolden, HalfACharacterIsOneTokenAgain) {
   EXPECT_EQ(tokenizer().Encode(tokenizer().TokenBytes(80300), true), std::vector<uint32_t>{80300});
+}
+
+// The bound leaves room for sanitizers; a quadratic step takes minutes.
+TEST_F(DeepSeekGolden, MegabyteOfTheSameIsNotQuadratic) {
+  for (const std::string unit : {"a", " ", "\U0001F642"}) {
+    std::string text;
+    while (text.size() < (1u << 20)) text += unit;
+    const std::clock_t begin = std::clock();
+    const auto ids = tokenizer().Encode(text, true);
+    const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+    std::printf("1 MiB of '%s': %.0f ms\n", unit.c_str(), seconds * 1e3);
+    EXPECT_LT(seconds, 10.0) << unit;
+    EXPECT_EQ(tokenizer().Decode(ids), text);
+  }
 }
 
 TEST(MiniGolden, HeldOutTextAgrees) {

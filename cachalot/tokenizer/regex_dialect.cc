@@ -61,6 +61,7 @@ class Translator {
     if (Ahead("[")) return OpenClass();
     if (Ahead("(*")) return Refuse(2);
     if (Ahead("(?")) return Group();
+    if (Ahead("{")) return Count();
     return Take(1);
   }
 
@@ -83,6 +84,15 @@ class Translator {
       if (Ahead(group)) return Take(group.size());
     }
     return Refuse(4);
+  }
+
+  // {n}, {n,}, {n,m}. PCRE2 reads {,n} as text and a + behind as possessive, Oniguruma as {0,n} and
+  // as one more repeat.
+  Status Count() {
+    const size_t close = regex_.find('}', at_);
+    if (close == std::string_view::npos || Ahead("{,")) return Refuse(2);
+    if (regex_.substr(close + 1).starts_with("+")) return Refuse(close + 2 - at_);
+    return Take(close + 1 - at_);
   }
 
   Status Escape() {

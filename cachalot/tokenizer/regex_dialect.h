@@ -19,7 +19,8 @@ inline constexpr size_t kMaxRegexBytes = 16384;
 //   \uHHHH   becomes \x{HHHH}
 //   \p{..} \P{..} \d \D \r \n \t \f \x{..}, escaped punctuation: the same in both
 // kUnsupported, starting with `name` and quoting the construct: any other escape, a class inside a
-// class, "&&" in a class, "(*" and "(?" with anything but : = ! <= <! > or the option i.
+// class, "&&" in a class, {,n}, {n}+, "(*" and "(?" with anything but : = ! <= <! > or the option
+// i.
 Result<std::string> TranslateRegex(std::string_view regex, std::string_view name);
 
 // `literal` as an expression that matches exactly it.

@@ -165,6 +165,10 @@ class Parser {
     if (const auto found = vocab_.find(content); found != vocab_.end() && found->second != id) {
       return Corrupt(label, StrCat("has id ", id, ", but ", found->second, " in model.vocab"));
     }
+    const std::optional<std::string> bytes = BytesOfSymbols(content);
+    if (contents_[id] != nullptr && bytes && *bytes != content) {
+      return Corrupt(label, "is in model.vocab too, where the byte alphabet gives it other bytes");
+    }
     contents_[id] = &content;
     is_added_[id] = true;
     return {};
