@@ -4,24 +4,55 @@
 #include <exception>
 
 #include "cachalot/cli/command.h"
+#include "cachalot/cli/engine_flags.h"
+
+namespace {
+
+constexpr int kUsageError = 2;
+
+constexpr const char* kExamples =
+    "cachalot run -p \"Once upon a time\"\n"
+    "cachalot chat\n"
+    "cachalot inspect flash\n"
+    "cachalot COMMAND --help";
+
+void RegisterAll(CLI::App& app, int& exit_code) {
+  using namespace cachalot::cli;  // NOLINT: the list below, nothing else
+  const std::initializer_list<RegisterCommand> commands = {
+      RegisterBench,       //
+      RegisterChat,        //
+      RegisterInspect,     //
+      RegisterLogits,      //
+      RegisterPerplexity,  //
+      RegisterRun,         //
+      RegisterSynth,       //
+  };
+  for (const auto register_command : commands) register_command(app, exit_code);
+}
+
+// Help and version go to standard output and are no error; anything else is one line.
+int ReportUsage(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) return app.exit(error);
+  std::fprintf(stderr, "cachalot: usage: %s (see cachalot --help, cachalot COMMAND --help)\n",
+               error.what());
+  return kUsageError;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app{"cachalot: run DeepSeek-V4 on CPUs"};
   app.name("cachalot");
-  app.require_subcommand(1);
+  app.set_version_flag("--version", CACHALOT_VERSION);
+  app.require_subcommand(0, 1);
   int exit_code = 0;
-  const std::initializer_list<cachalot::cli::RegisterCommand> commands = {
-      cachalot::cli::RegisterBench,
-      cachalot::cli::RegisterInspect,
-      cachalot::cli::RegisterLogits,
-      cachalot::cli::RegisterSynth,
-  };
-  for (const auto register_command : commands) register_command(app, exit_code);
+  RegisterAll(app, exit_code);
+  cachalot::cli::SetExamples(app, kExamples);
   try {
     app.parse(argc, argv);
+    if (app.get_subcommands().empty()) std::fputs(app.help().c_str(), stdout);
   } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
-    return code == 0 ? 0 : 2;
+    return ReportUsage(app, e);
   } catch (const std::exception& e) {
     // Only bad_alloc and the like: the library itself throws nothing.
     std::fprintf(stderr, "cachalot: internal error: %s\n", e.what());

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+// The real binary: commands on the small model, what they print, and how they fail.
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <pty.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "cachalot/base/json.h"
+#include "cachalot/base/strings.h"
+#include "cachalot/io/mapped_file.h"
+
+namespace cachalot {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Ran {
+  int code = -1;
+  std::string out;  // standard output; with "2>&1" both
+};
+
+// `arguments` go through the shell; standard input is empty unless they say otherwise.
+Ran RunBinary(const std::string& arguments, const std::string& before = "") {
+  const bool has_input = arguments.find('<') != std::string::npos || !before.empty();
+  const std::string command = StrCat(before, " timeout 120 ", CACHALOT_BINARY, " ", arguments,
+                                     has_input ? "" : " </dev/null");
+  Ran ran;
+  FILE* pipe = ::popen(command.c_str(), "r");
+  if (pipe == nullptr) return ran;
+  char buffer[4096];
+  for (size_t n = 0; (n = std::fread(buffer, 1, sizeof(buffer), pipe)) > 0;) {
+    ran.out.append(buffer, n);
+  }
+  const int status = ::pclose(pipe);
+  ran.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return ran;
+}
+
+// A folder of its own, removed at the end.
+class CliTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "cachalot_cli_XXXXXX").string();
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    folder_ = name;
+  }
+  void TearDown() override {
+    std::error_code ec;
+    fs::remove_all(folder_, ec);
+  }
+  std::string Write(const std::string& name, const std::string& text) const {
+    const std::string path = (folder_ / name).string();
+    std::ofstream(path, std::ios::binary) << text;
+    return path;
+  }
+
+  fs::path folder_;
+};
+
+bool IsOneErrorLine(const std::string& text) {
+  return text.starts_with("cachalot: ") && text.find('\n') == text.size() - 1;
+}
+
+TEST_F(CliTest, AloneItPrintsHelpWithExamples) {
+  const Ran ran = RunBinary("");
+  EXPECT_EQ(ran.code, 0);
+  EXPECT_NE(ran.out.find("Examples:"), std::string::npos);
+}
+
+TEST_F(CliTest, VersionNamesTheProgram) {
+  const Ran ran = RunBinary("--version");
+  EXPECT_EQ(ran.code, 0);
+  EXPECT_TRUE(ran.out.starts_with("cachalot ")) << ran.out;
+}
+
+TEST_F(CliTest, EveryCommandHasHelpWithExamples) {
+  for (const char* command : {"run", "chat", "perplexity", "logits"}) {
+    const Ran ran = RunBinary(StrCat(command, " --help"));
+    EXPECT_EQ(ran.code, 0) << command;
+    EXPECT_NE(ran.out.find("Examples:"), std::string::npos) << command;
+  }
+}
+
+TEST_F(CliTest, WrongUsageIsOneLineAndTwo) {
+  for (const char* arguments :
+       {"nonsense", "run --no-such-flag", "run --numerics wrong", "run -p a -f b", "logits",
+        "run --threads 0", "run --threads x", "perplexity", "run --think high"}) {
+    const Ran ran = RunBinary(StrCat(arguments, " 2>&1"));
+    EXPECT_EQ(ran.code, 2) << arguments << ": " << ran.out;
+    EXPECT_TRUE(IsOneErrorLine(ran.out)) << ran.out;
+  }
+}
+
+TEST_F(CliTest, WithoutAPromptRunCompletesTheDefaultOne) {
+  const Ran ran = RunBinary("run -n 8 --seed 1");
+  EXPECT_EQ(ran.code, 0);
+  EXPECT_TRUE(ran.out.starts_with("It is a truth universally acknowledged")) << ran.out;
+  EXPECT_TRUE(ran.out.ends_with("\n"));
+}
+
+TEST_F(CliTest, TheSameSeedGivesTheSameText) {
+  const std::string arguments = "run -p \"She was\" -n 24 --json --seed ";
+  const auto a = ParseJson(RunBinary(arguments + "5").out, "a");
+  const auto b = ParseJson(RunBinary(arguments + "5 --chunk 1 --threads 1").out, "b");
+  const auto c = ParseJson(RunBinary(arguments + "6").out, "c");
+  ASSERT_TRUE(a.ok() && b.ok() && c.ok());
+  EXPECT_EQ((*a)["ids"], (*b)["ids"]);
+  EXPECT_NE((*a)["ids"], (*c)["ids"]);
+}
+
+TEST_F(CliTest, RunJsonCountsItsTokens) {
+  const auto json =
+      ParseJson(RunBinary("run -p \"Mr. Darcy\" -n 12 --ignore-eos --json").out, "out");
+  ASSERT_TRUE(json.ok());
+  EXPECT_EQ((*json)["usage"]["completion_tokens"], 12);
+  EXPECT_EQ((*json)["ids"].size(), 12u);
+  EXPECT_EQ((*json)["finish_reason"], "length");
+  EXPECT_TRUE((*json)["timings"].contains("prefill_s"));
+}
+
+TEST_F(CliTest, StopStringsEndTheTextBeforeThem) {
+  const auto whole = ParseJson(RunBinary("run -p \"She was\" -n 40 --seed 3 --json").out, "whole");
+  ASSERT_TRUE(whole.ok());
+  const auto text = (*whole)["text"].get<std::string>();
+  ASSERT_GT(text.size(), 12u);
+  const std::string stop = text.substr(6, 4);
+  const std::string path = Write("stop", stop);
+  const auto cut = ParseJson(
+      RunBinary(StrCat("run -p \"She was\" -n 40 --seed 3 --json --stop \"$(cat ", path, ")\""))
+          .out,
+      "cut");
+  ASSERT_TRUE(cut.ok());
+  EXPECT_EQ((*cut)["text"], text.substr(0, text.find(stop)));
+  EXPECT_EQ((*cut)["finish_reason"], "stop");
+}
+
+TEST_F(CliTest, RunReadsPipesFilesAndBytesThatAreNoUtf8) {
+  EXPECT_EQ(RunBinary("run -n 2", "printf 'I am' |").code, 0);
+  EXPECT_EQ(RunBinary(StrCat("run -n 2 -f ", Write("p", "I \xff\xfe am"))).code, 0);
+}
+
+TEST_F(CliTest, PromptBeyondTheContextNamesTheFiguresAndTheRemedy) {
+  const std::string path = Write("long", std::string(4000, 'x') + " and so on");
+  const Ran ran = RunBinary(StrCat("run --max-context 16 -f ", path, " 2>&1"));
+  EXPECT_EQ(ran.code, ExitCode(ErrorCode::kResourceExhausted)) << ran.out;
+  EXPECT_TRUE(IsOneErrorLine(ran.out)) << ran.out;
+  EXPECT_NE(ran.out.find("16"), std::string::npos) << ran.out;
+  EXPECT_NE(ran.out.find("context"), std::string::npos) << ran.out;
+}
+
+TEST_F(CliTest, MissingModelNamesThePlacesLookedAt) {
+  const Ran ran = RunBinary("run -m no-such-model -p a 2>&1");
+  EXPECT_EQ(ran.code, ExitCode(ErrorCode::kNotFound));
+  EXPECT_NE(ran.out.find("no-such-model"), std::string::npos);
+}
+
+TEST_F(CliTest, LogitsWritesOneRowForEachId) {
+  const std::string ids = Write("ids", "5 6 7 8 9\n");
+  const std::string next = Write("next", "6 7 8 9 10");
+  const std::string out = (folder_ / "out.safetensors").string();
+  const Ran ran = RunBinary(StrCat("logits --ids ", ids, " --mtp-next ", next,
+                                   " --hidden --chunk 2 --out ", out, " 2>&1"));
+  ASSERT_EQ(ran.code, 0) << ran.out;
+  const auto bytes = io::ReadFile(out, 1 << 20);
+  ASSERT_TRUE(bytes.ok());
+  const auto header = ParseJson(std::string_view(*bytes).substr(8, bytes->find("}}") + 2 - 8), out);
+  ASSERT_TRUE(header.ok()) << header.error().message;
+  EXPECT_EQ((*header)["logits"]["shape"], Json::array({5, 2048}));
+  EXPECT_EQ((*header)["mtp_logits"]["shape"], Json::array({5, 2048}));
+  EXPECT_EQ((*header)["hidden"]["shape"], Json::array({5, 256}));
+}
+
+TEST_F(CliTest, LogitsRefusesBadIdsAndPlaces) {
+  const std::string out = (folder_ / "out").string();
+  const auto run = [&](const std::string& ids, const std::string& more) {
+    return RunBinary(StrCat("logits --ids ", Write("ids", ids), " ", more, " 2>&1"));
+  };
+  EXPECT_EQ(run("", "--out " + out).code, 1);
+  EXPECT_EQ(run("1 2048", "--out " + out).code, 1);
+  EXPECT_EQ(run("1 2", StrCat("--out ", out, " --mtp-next ", Write("one", "1"))).code, 1);
+  EXPECT_EQ(run("1 2", "--out /nonexistent/out").code, ExitCode(ErrorCode::kIo));
+  EXPECT_FALSE(fs::exists(out));
+}
+
+TEST_F(CliTest, PerplexityJsonHasItsFields) {
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += "It was a fine morning, and she walked to the village. ";
+  const Ran ran = RunBinary(StrCat("perplexity --window 64 --json ", Write("text", text)));
+  ASSERT_EQ(ran.code, 0);
+  const auto json = ParseJson(ran.out, "out");
+  ASSERT_TRUE(json.ok());
+  EXPECT_EQ((*json)["window"], 64);
+  EXPECT_EQ((*json)["numerics"], "fast");
+  EXPECT_EQ((*json)["tokens"].get<int>() % 64, 0);
+  EXPECT_GT((*json)["perplexity"].get<double>(), 1.0);
+}
+
+TEST_F(CliTest, PerplexityOfTooLittleTextSaysWhatItNeeds) {
+  const Ran ran = RunBinary(StrCat("perplexity ", Write("text", "Short."), " 2>&1"));
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_NE(ran.out.find("--window"), std::string::npos);
+}
+
+// models/mini/README.md: 48.3094 over 39,424 predictions in `reference`; the issue allows 1 %.
+TEST_F(CliTest, PerplexityOfHeldOutTextIsWithinOnePercent) {
+  const std::string heldout = CACHALOT_SOURCE_DIR "/../shared/models/mini/heldout.txt";
+  if (!fs::exists(heldout)) {
+    std::fprintf(stderr, "*** SKIPPED: %s is not there; perplexity is unchecked ***\n",
+                 heldout.c_str());
+    GTEST_SKIP();
+  }
+  const Ran ran = RunBinary(StrCat("perplexity --window 512 --json ", heldout));
+  ASSERT_EQ(ran.code, 0);
+  const auto json = ParseJson(ran.out, "out");
+  ASSERT_TRUE(json.ok());
+  EXPECT_EQ((*json)["tokens"], 39424);
+  EXPECT_NEAR((*json)["perplexity"].get<double>(), 48.3094, 0.01 * 48.3094);
+}
+
+TEST_F(CliTest, ChatReadsCommandsFromAPipe) {
+  const std::string saved = (folder_ / "talk.json").string();
+  const Ran ran = RunBinary("chat -n 8 --seed 1 2>&1",
+                            StrCat("printf 'She was\\n/save ", saved, "\\n/quit\\n' |"));
+  EXPECT_EQ(ran.code, 0) << ran.out;
+  EXPECT_NE(ran.out.find("not trained to chat"), std::string::npos) << ran.out;
+  const auto text = io::ReadFile(saved, 1 << 20);
+  ASSERT_TRUE(text.ok());
+  const auto json = ParseJson(*text, saved);
+  ASSERT_TRUE(json.ok());
+  EXPECT_EQ((*json)["messages"].size(), 2u);
+}
+
+TEST_F(CliTest, ChatFromAPipeFailsOnTheFirstBadCommand) {
+  EXPECT_EQ(RunBinary("chat 2>&1", "printf '/nonsense\\n' |").code, 1);
+}
+
+// The binary on a pseudo-terminal.
+class Terminal {
+ public:
+  explicit Terminal(const fs::path& home) {
+    pid_ = ::forkpty(&fd_, nullptr, nullptr, nullptr);
+    if (pid_ != 0) return;
+    ::setenv("XDG_STATE_HOME", home.c_str(), 1);
+    ::setenv("TERM", "xterm", 1);
+    ::execl(CACHALOT_BINARY, CACHALOT_BINARY, "chat", "-n", "4000", "--seed", "1", nullptr);
+    ::_exit(127);
+  }
+  ~Terminal() {
+    if (!exited_) {
+      ::kill(pid_, SIGKILL);
+      ::waitpid(pid_, nullptr, 0);
+    }
+    ::close(fd_);
+  }
+
+  void Type(const std::string& text) {
+    ASSERT_EQ(::write(fd_, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  // Reads until `wanted` has been shown since the last call; false after a minute of silence.
+  bool Expect(const std::string& wanted) {
+    while (seen_.find(wanted) == std::string::npos) {
+      pollfd poll{.fd = fd_, .events = POLLIN, .revents = 0};
+      char buffer[1024];
+      if (::poll(&poll, 1, 60000) <= 0) return false;
+      const ssize_t n = ::read(fd_, buffer, sizeof(buffer));
+      if (n <= 0) return false;
+      seen_.append(buffer, static_cast<size_t>(n));
+    }
+    seen_.erase(0, seen_.find(wanted) + wanted.size());
+    return true;
+  }
+  int Wait() {
+    int status = 0;
+    char buffer[1024];
+    while (::read(fd_, buffer, sizeof(buffer)) > 0) {
+    }
+    ::waitpid(pid_, &status, 0);
+    exited_ = true;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+  const std::string& seen() const { return seen_; }
+
+ private:
+  pid_t pid_ = -1;
+  int fd_ = -1;
+  bool exited_ = false;
+  std::string seen_;
+};
+
+TEST_F(CliTest, CtrlCStopsTheAnswerAndTwiceAtTheEmptyPromptLeaves) {
+  Terminal terminal(folder_);
+  ASSERT_TRUE(terminal.Expect("> ")) << terminal.seen();
+  terminal.Type("/help\r");
+  ASSERT_TRUE(terminal.Expect("/system")) << terminal.seen();
+  ASSERT_TRUE(terminal.Expect("> "));
+  terminal.Type("She was the youngest\r");
+  ASSERT_TRUE(terminal.Expect("youngest\r\n")) << terminal.seen();
+  ASSERT_TRUE(terminal.Expect(" ")) << terminal.seen();  // the answer has begun
+  terminal.Type("\x03");
+  ASSERT_TRUE(terminal.Expect("(stopped)")) << terminal.seen();
+  ASSERT_TRUE(terminal.Expect("> "));
+  terminal.Type("\x03");
+  ASSERT_TRUE(terminal.Expect("again")) << terminal.seen();
+  ASSERT_TRUE(terminal.Expect("> "));
+  terminal.Type("\x03");
+  EXPECT_EQ(terminal.Wait(), 0);
+  EXPECT_TRUE(fs::exists(folder_ / "cachalot" / "chat_history"));
+}
+
+}  // namespace
+}  // namespace cachalot
