@@ -32,7 +32,7 @@ class Renderer {
   // The effort text; in V4.1 it belongs to the system part even without a system message.
   void OpenFirst() {
     const bool is_system = prepared_.messages[0].role == Role::kSystem;
-    if (is_v41() && (is_system || !effort_.empty())) out_ += kSystem;
+    if (is_v41() && (is_system || !effort_.empty())) out_ += kSystemMarker;
     out_ += effort_;
   }
 
@@ -40,7 +40,7 @@ class Renderer {
     const Message& message = prepared_.messages[i];
     switch (message.role) {
       case Role::kSystem:
-        if (is_v41() && i > 0) out_ += kSystem;
+        if (is_v41() && i > 0) out_ += kSystemMarker;
         out_ += message.content;
         RenderAppendices(message);
         return {};
@@ -49,7 +49,7 @@ class Renderer {
       case Role::kUser:
         return RenderUser(message);
       case Role::kLatestReminder:
-        out_ += kLatestReminder;
+        out_ += kLatestReminderMarker;
         out_ += message.content;
         return {};
       case Role::kAssistant:
@@ -73,14 +73,14 @@ class Renderer {
       return Error{ErrorCode::kInvalidArgument,
                    "role 'developer': format v4.1 has none; use 'system'"};
     }
-    out_ += kUser;
+    out_ += kUserMarker;
     out_ += message.content;
     RenderAppendices(message);
     return {};
   }
 
   Status RenderUser(const Message& message) {
-    out_ += kUser;
+    out_ += kUserMarker;
     for (size_t i = 0; i < message.blocks.size(); ++i) {
       if (i > 0) out_ += "\n\n";
       CACHALOT_RETURN_IF_ERROR(RenderBlock(message.blocks[i]));
@@ -141,7 +141,7 @@ class Renderer {
   }
 
   void RenderTurn(bool opens_thinking) {
-    out_ += kAssistant;
+    out_ += kAssistantMarker;
     out_ += opens_thinking ? kThinkOpen : kThinkClose;
   }
 

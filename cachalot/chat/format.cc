@@ -31,7 +31,7 @@ Result<std::string> ReadOptional(const fs::path& path, uint64_t max_bytes) {
 // at every start.
 Result<bool> HasSystemToken(const fs::path& dir) {
   CACHALOT_TRY(const std::string text, ReadOptional(dir / "tokenizer.json", kMaxTokenizerBytes));
-  return text.find(kSystem) != std::string::npos ||
+  return text.find(kSystemMarker) != std::string::npos ||
          text.find("<\\uff5cSystem\\uff5c>") != std::string::npos ||
          text.find("<\\uFF5CSystem\\uFF5C>") != std::string::npos;
 }

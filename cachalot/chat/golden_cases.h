@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Test data: the cases under tests/golden/encoding, and those of other people beside the
-// repository.
+// repository; and the seed of the property tests.
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <string>
@@ -14,6 +15,9 @@
 #include "cachalot/io/mapped_file.h"
 
 namespace cachalot::chat {
+
+// rapidcheck draws its seed from the clock unless told otherwise before its first use.
+inline const int kRapidcheckSeeded = setenv("RC_PARAMS", "seed=20260424", /*overwrite=*/0);
 
 inline std::string ReadTestFile(const std::string& path) {
   Result<std::string> text = io::ReadFile(path, uint64_t{1} << 24);

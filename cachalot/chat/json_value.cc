@@ -7,12 +7,12 @@
 
 #include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
-#include "cachalot/chat/utf8.h"
+#include "cachalot/tokenizer/utf8.h"
 
 namespace cachalot::chat {
 namespace {
 
-constexpr uint32_t kReplacement = 0xFFFD;
+constexpr char32_t kReplacement = 0xFFFD;
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 
@@ -153,10 +153,10 @@ class Reader {
         CACHALOT_RETURN_IF_ERROR(ReadEscape(out));
         continue;
       }
-      const size_t length = Utf8Length(text_, pos_);
-      if (length == 0) return Bad("invalid UTF-8");
-      out.append(text_, pos_, length);
-      pos_ += length;
+      const tokenizer::Utf8Step step = tokenizer::NextUtf8(text_, pos_);
+      if (step.kind != tokenizer::Utf8Kind::kValid) return Bad("invalid UTF-8");
+      out.append(text_, pos_, step.size);
+      pos_ += step.size;
     }
     ++pos_;
     return {};
@@ -183,12 +183,12 @@ class Reader {
       ++pos_;
       CACHALOT_TRY(const uint32_t low, ReadHex4());
       if (low >= 0xDC00 && low < 0xE000) {
-        AppendUtf8(0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00), out);
+        tokenizer::AppendUtf8(0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00), out);
         return {};
       }
       pos_ = before;
     }
-    AppendUtf8(unit >= 0xD800 && unit < 0xE000 ? kReplacement : unit, out);
+    tokenizer::AppendUtf8(unit >= 0xD800 && unit < 0xE000 ? kReplacement : unit, out);
     return {};
   }
 

@@ -9,10 +9,10 @@ namespace cachalot::chat {
 
 inline constexpr std::string_view kBos = "<\uFF5Cbegin\u2581of\u2581sentence\uFF5C>";
 inline constexpr std::string_view kEos = "<\uFF5Cend\u2581of\u2581sentence\uFF5C>";
-inline constexpr std::string_view kSystem = "<\uFF5CSystem\uFF5C>";  // V4.1 only
-inline constexpr std::string_view kUser = "<\uFF5CUser\uFF5C>";
-inline constexpr std::string_view kAssistant = "<\uFF5CAssistant\uFF5C>";
-inline constexpr std::string_view kLatestReminder = "<\uFF5Clatest_reminder\uFF5C>";
+inline constexpr std::string_view kSystemMarker = "<\uFF5CSystem\uFF5C>";  // V4.1 only
+inline constexpr std::string_view kUserMarker = "<\uFF5CUser\uFF5C>";
+inline constexpr std::string_view kAssistantMarker = "<\uFF5CAssistant\uFF5C>";
+inline constexpr std::string_view kLatestReminderMarker = "<\uFF5Clatest_reminder\uFF5C>";
 inline constexpr std::string_view kImage = "<\uFF5Cdeepseek_image\uFF5C>";  // V4.1 only
 inline constexpr std::string_view kThinkOpen = "<think>";
 inline constexpr std::string_view kThinkClose = "</think>";

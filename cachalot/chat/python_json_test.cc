@@ -5,7 +5,7 @@
 #include <rapidcheck/gtest.h>
 
 #include "cachalot/chat/golden_cases.h"
-#include "cachalot/chat/utf8.h"
+#include "cachalot/tokenizer/stream_decoder.h"
 
 namespace cachalot::chat {
 namespace {
@@ -61,7 +61,8 @@ TEST(JsonReader, ErrorNamesFileAndByte) {
 }
 
 RC_GTEST_PROP(JsonReader, AnyTextSurvivesAsAString, (const std::string& text)) {
-  const std::string clean = SanitizeUtf8(text);
+  tokenizer::Utf8Stream utf8;
+  const std::string clean = utf8.Push(text) + utf8.Finish();
   const Result<JsonValue> json = ParseJsonValue(JsonString(clean), "test");
   RC_ASSERT(json.ok());
   RC_ASSERT(json->text == clean);
