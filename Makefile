@@ -13,8 +13,9 @@ TSAN_MODULES := $(foreach m,threading kernels kvcache engine,$(if $(wildcard cac
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: build ## build, then complete a prompt with the model in the repository
-	@build/release/bin/cachalot run
+run: build ## build, then talk to the model in the repository (without a terminal: one completion)
+	@if [ -t 0 ] && [ -t 1 ]; then build/release/bin/cachalot chat; \
+	else build/release/bin/cachalot run </dev/null; fi
 
 build: ## install what is missing and build
 	@tools/setup.sh build test
