@@ -26,6 +26,7 @@ void RegisterAll(CLI::App& app, int& exit_code) {
       RegisterPerplexity,  //
       RegisterRun,         //
       RegisterSynth,       //
+      RegisterTokenize,    //
   };
   for (const auto register_command : commands) register_command(app, exit_code);
 }
