@@ -57,7 +57,7 @@ std::vector<BadFile> BadVocabularies() {
       {"Hole", kBad, "id 97 has no entry",
        [](Json& j) {
          j["model"]["vocab"].erase("a");
-         j["added_tokens"] = {Added(256, "ab")};
+         j["added_tokens"] = Json::array({Added(256, "ab")});
        }},
   };
 }
@@ -65,33 +65,36 @@ std::vector<BadFile> BadVocabularies() {
 std::vector<BadFile> BadAddedTokens() {
   return {
       {"AddedNotAList", kBad, "added_tokens", [](Json& j) { j["added_tokens"] = 5; }},
-      {"AddedNotAnObject", kBad, "added_tokens[0]", [](Json& j) { j["added_tokens"] = {5}; }},
-      {"AddedEmpty", kBad, "0 bytes", [](Json& j) { j["added_tokens"] = {Added(257, "")}; }},
+      {"AddedNotAnObject", kBad, "added_tokens[0]",
+       [](Json& j) { j["added_tokens"] = Json::array({5}); }},
+      {"AddedEmpty", kBad, "0 bytes",
+       [](Json& j) { j["added_tokens"] = Json::array({Added(257, "")}); }},
       {"AddedLong", kBad, "300 bytes",
-       [](Json& j) { j["added_tokens"] = {Added(257, std::string(300, 'x'))}; }},
+       [](Json& j) { j["added_tokens"] = Json::array({Added(257, std::string(300, 'x'))}); }},
       {"AddedIdTaken", kBad, "\"ab\" has in model.vocab",
-       [](Json& j) { j["added_tokens"] = {Added(256, "<x>")}; }},
+       [](Json& j) { j["added_tokens"] = Json::array({Added(256, "<x>")}); }},
       {"AddedOtherId", kBad, "but 256 in model.vocab",
-       [](Json& j) { j["added_tokens"] = {Added(257, "ab")}; }},
+       [](Json& j) { j["added_tokens"] = Json::array({Added(257, "ab")}); }},
       {"AddedOfTwoMeanings", kBad, "byte alphabet",
-       [](Json& j) { j["added_tokens"] = {Added(32, "\u0120")}; }},
+       [](Json& j) { j["added_tokens"] = Json::array({Added(32, "\u0120")}); }},
       {"AddedTwice", kBad, "repeats",
        [](Json& j) {
-         j["added_tokens"] = {Added(257, "<x>"), Added(258, "<x>")};
+         j["added_tokens"] = Json::array({Added(257, "<x>"), Added(258, "<x>")});
        }},
       {"AddedSameId", kBad, "repeats",
        [](Json& j) {
-         j["added_tokens"] = {Added(257, "<x>"), Added(257, "<y>")};
+         j["added_tokens"] = Json::array({Added(257, "<x>"), Added(257, "<y>")});
        }},
-      {"AddedNoId", kBad, "\"<x>\"", [](Json& j) { j["added_tokens"] = {Added(nullptr, "<x>")}; }},
+      {"AddedNoId", kBad, "\"<x>\"",
+       [](Json& j) { j["added_tokens"] = Json::array({Added(nullptr, "<x>")}); }},
       {"AddedStrips", kNo, "lstrip",
        [](Json& j) {
-         j["added_tokens"] = {Added(257, "<x>")};
+         j["added_tokens"] = Json::array({Added(257, "<x>")});
          j["added_tokens"][0]["lstrip"] = true;
        }},
       {"AddedFlagWrong", kBad, "special",
        [](Json& j) {
-         j["added_tokens"] = {Added(257, "<x>")};
+         j["added_tokens"] = Json::array({Added(257, "<x>")});
          j["added_tokens"][0]["special"] = "yes";
        }},
   };
@@ -109,7 +112,8 @@ std::vector<BadFile> BadPipelines() {
        }},
       {"NfcInSequence", kNo, "NFC",
        [](Json& j) {
-         j["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}}}};
+         j["normalizer"] = {{"type", "Sequence"},
+                            {"normalizers", Json::array({Json{{"type", "NFC"}}})}};
        }},
       {"NoPreTokenizer", kNo, "pre_tokenizer", [](Json& j) { j["pre_tokenizer"] = nullptr; }},
       {"Metaspace", kNo, "Metaspace",

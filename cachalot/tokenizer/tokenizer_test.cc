@@ -97,7 +97,7 @@ RC_GTEST_PROP(Bpe, EqualsTheDefinition, ()) {
 
 TEST(AddedTokens, LeftmostThenLongestAndOnlyWhenParsed) {
   Json json = SmallTokenizerJson({});
-  json["added_tokens"] = {Added(256, "<a>"), Added(257, "<a>b"), Added(258, "b<")};
+  json["added_tokens"] = Json::array({Added(256, "<a>"), Added(257, "<a>b"), Added(258, "b<")});
   const auto t = Make(json);
   EXPECT_EQ(t->Encode("x<a>b<a>", true), (Ids{'x', 257, 256}));
   EXPECT_EQ(t->Encode("b<a>", true), (Ids{258, 'a', '>'}));
@@ -112,29 +112,29 @@ TEST(AddedTokens, LeftmostThenLongestAndOnlyWhenParsed) {
 
 TEST(AddedTokens, NormalizedOnesAreFoundInTheGapsOfTheOthers) {
   Json json = SmallTokenizerJson({});
-  json["added_tokens"] = {Added(256, "<ab", /*normalized=*/true), Added(257, "b>")};
+  json["added_tokens"] = Json::array({Added(256, "<ab", /*normalized=*/true), Added(257, "b>")});
   EXPECT_EQ(Make(json)->Encode("<ab>", true), (Ids{'<', 'a', 257}));
   EXPECT_EQ(Make(json)->Encode("<ab", true), Ids{256});
 }
 
 TEST(AddedTokens, NothingMergesAcrossThem) {
   Json json = SmallTokenizerJson({"a a"});
-  json["added_tokens"] = {Added(257, "<|>")};
+  json["added_tokens"] = Json::array({Added(257, "<|>")});
   EXPECT_EQ(Make(json)->Encode("a<|>aa", true), (Ids{'a', 257, 256}));
 }
 
 TEST(PreTokenizer, DigitsAloneOrInRuns) {
   Json json = SmallTokenizerJson({"1 2", "12 3", "a 1"});
-  json["pre_tokenizer"] = Sequence({{{"type", "Digits"}, {"individual_digits", true}}});
+  json["pre_tokenizer"] = Sequence({Json{{"type", "Digits"}, {"individual_digits", true}}});
   EXPECT_EQ(Make(json)->Encode("a123", true), (Ids{'a', '1', '2', '3'}));
-  json["pre_tokenizer"] = Sequence({{{"type", "Digits"}, {"individual_digits", false}}});
+  json["pre_tokenizer"] = Sequence({Json{{"type", "Digits"}, {"individual_digits", false}}});
   EXPECT_EQ(Make(json)->Encode("a123", true), (Ids{'a', 257}));
 }
 
 TEST(PreTokenizer, StringPatternsAreLiteral) {
   Json json = SmallTokenizerJson({"a .", ". a", "a a"});
   const Json dot = {{"type", "Split"}, {"pattern", {{"String", "."}}}, {"behavior", "Isolated"}};
-  json["pre_tokenizer"] = Sequence({dot});
+  json["pre_tokenizer"] = Sequence(std::vector<Json>{dot});
   EXPECT_EQ(Make(json)->Encode("aa.a", true), (Ids{258, '.', 'a'}));
 }
 
@@ -187,7 +187,7 @@ RC_GTEST_PROP(RoundTrip, AnyBytesComeBack, (const std::string& noise)) {
   static const auto tokenizer = [] {
     Json json = SmallTokenizerJson({"\u00c3 \u00a9", "a b", "\u00e2 \u0124", "\u00ff \u00fe"});
     json["pre_tokenizer"] = Sequence({Split("\\p{N}{1,3}"), Split(" ?\\p{L}+|\\s+")});
-    json["added_tokens"] = {Added(260, "<|x|>")};
+    json["added_tokens"] = Json::array({Added(260, "<|x|>")});
     return Make(json);
   }();
   const auto parts = *rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>(
@@ -217,7 +217,7 @@ TEST(Hostile, MegabyteOfTheSameTakesAboutASecond) {
       ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
       " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
   json["pre_tokenizer"] = Sequence({Split("\\p{N}{1,3}"), Split("[\u4e00-\u9fa5]+"), Split(r3)});
-  json["added_tokens"] = {Added(264, "<|begin|>")};
+  json["added_tokens"] = Json::array({Added(264, "<|begin|>")});
   const auto tokenizer = Make(json);
   for (const std::string unit : {"a", " ", "\U0001F642", "!", "1", "\n", "\u4e2d", "\u0301", " a",
                                  "\xff", "\xf0\x9f", "<|begin|", "a\xff"}) {
