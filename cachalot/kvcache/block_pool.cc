@@ -57,11 +57,13 @@ Result<BlockId> BlockPool::Allocate() {
 }
 
 void BlockPool::AddRef(BlockId id) {
+  CACHALOT_CHECK(static_cast<size_t>(id) < num_blocks());
   CACHALOT_CHECK(ref_counts_[static_cast<size_t>(id)] > 0);
   ++ref_counts_[static_cast<size_t>(id)];
 }
 
 void BlockPool::Release(BlockId id) {
+  CACHALOT_CHECK(static_cast<size_t>(id) < num_blocks());
   uint32_t& count = ref_counts_[static_cast<size_t>(id)];
   CACHALOT_CHECK(count > 0);
   if (--count == 0) free_.push_back(id);

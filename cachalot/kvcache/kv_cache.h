@@ -16,13 +16,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "cachalot/base/error.h"
 #include "cachalot/tensor/kv_layout.h"
-#include "cachalot/threading/aligned_buffer.h"
 
 namespace cachalot::kvcache {
 
@@ -137,16 +137,23 @@ class Sequence {
   // The state slot as bytes (position included): with the same blocks it restores the same future
   // bits.
   void SaveState(std::vector<uint8_t>& out) const;
-  // Takes a reference on each of `blocks`, which cover the saved position. kInvalidArgument if the
-  // state is not of this model's shape or the blocks do not cover it; then nothing changed.
+  // Takes a reference on each of `blocks`, which cover the saved position and hold what they held
+  // when it was saved; they may be this sequence's own. A block that is not complete, or can be
+  // reached by a rewind, is written to again: nobody else may go on in it.
+  // kInvalidArgument if the state is not of this model's shape or the blocks do not cover it; then
+  // nothing changed.
   Status RestoreState(std::span<const uint8_t> state, std::span<const BlockId> blocks);
 
  private:
+  struct FreeMemory {
+    void operator()(uint8_t* p) const { std::free(p); }
+  };
+
   explicit Sequence(BlockPool& pool);
 
   BlockPool& pool_;
   SlotLayout layout_;
-  AlignedBuffer<uint8_t> slot_;  // all tails and rings
+  std::unique_ptr<uint8_t, FreeMemory> slot_;  // layout_.bytes: all tails and rings
   std::vector<BlockId> blocks_;
   uint32_t position_ = 0;
   // Furthest position the rings were written to: rows older than capacity before it are gone, so

@@ -9,6 +9,10 @@ namespace {
 constexpr uint32_t kCsaRatio = 4;
 constexpr uint32_t kHcaRatio = 128;
 
+// Far above any model and far below what overflows a size.
+constexpr uint32_t kMaxDim = 1u << 16;
+constexpr uint32_t kMaxWindow = 1u << 20;
+
 Error Invalid(std::string message) { return {ErrorCode::kInvalidArgument, std::move(message)}; }
 
 }  // namespace
@@ -16,6 +20,10 @@ Error Invalid(std::string message) { return {ErrorCode::kInvalidArgument, std::m
 Status KvSpec::Validate() const {
   if (rope_dim == 0 || rope_dim % 2 != 0 || rope_dim >= head_dim) {
     return Invalid(StrCat("rope_dim ", rope_dim, " must be even and below head_dim ", head_dim));
+  }
+  if (head_dim > kMaxDim || index_head_dim > kMaxDim) {
+    return Invalid(StrCat("head_dim ", head_dim, " or index_head_dim ", index_head_dim,
+                          ": more than ", kMaxDim));
   }
   if (format == KvFormat::kNative && (head_dim - rope_dim) % kKvScaleBlock != 0) {
     return Invalid(StrCat("head_dim - rope_dim = ", head_dim - rope_dim, " is no multiple of ",
@@ -25,7 +33,9 @@ Status KvSpec::Validate() const {
     return Invalid(StrCat("index_head_dim ", index_head_dim, " is no multiple of ", kKeyScaleBlock,
                           ", the block of a key scale"));
   }
-  if (sliding_window == 0) return Invalid("sliding_window is 0");
+  if (sliding_window == 0 || sliding_window > kMaxWindow) {
+    return Invalid(StrCat("sliding_window ", sliding_window, " is not in 1 to ", kMaxWindow));
+  }
   for (uint32_t ratio : compress_ratios) {
     if (ratio != 0 && ratio != kCsaRatio && ratio != kHcaRatio) {
       return Invalid(StrCat("compress ratio ", ratio, " is none of 0, 4, 128"));

@@ -5,6 +5,7 @@
 
 #include "cachalot/base/strings.h"
 #include "cachalot/kvcache/kv_cache.h"
+#include "cachalot/threading/aligned_buffer.h"
 
 namespace cachalot::kvcache {
 namespace {
@@ -70,14 +71,25 @@ SlotLayout::SlotLayout(const KvSpec& spec) {
 
 size_t KvSpec::state_bytes() const { return SlotLayout(*this).bytes; }
 
-Sequence::Sequence(BlockPool& pool) : pool_(pool), layout_(pool.spec()), slot_(layout_.bytes) {}
+Sequence::Sequence(BlockPool& pool) : pool_(pool), layout_(pool.spec()) {
+  // Whole, so that a growing sequence never allocates; pages of it that are not used cost nothing.
+  blocks_.reserve(pool.num_blocks());
+}
 
 Result<std::unique_ptr<Sequence>> Sequence::Create(BlockPool& pool) {
-  try {
-    return std::unique_ptr<Sequence>(new Sequence(pool));
-  } catch (const std::bad_alloc&) {
+  const auto no_memory = [&pool] {
     return Error{ErrorCode::kResourceExhausted,
                  StrCat("no memory for a state slot of ", pool.spec().state_bytes(), " bytes")};
+  };
+  try {
+    std::unique_ptr<Sequence> sequence(new Sequence(pool));
+    const size_t bytes = sequence->layout_.bytes;  // a multiple of the alignment
+    sequence->slot_.reset(static_cast<uint8_t*>(std::aligned_alloc(kCacheLineBytes, bytes)));
+    if (sequence->slot_ == nullptr) return no_memory();
+    std::memset(sequence->slot_.get(), 0, bytes);
+    return sequence;
+  } catch (const std::bad_alloc&) {
+    return no_memory();
   }
 }
 
@@ -125,7 +137,7 @@ void Sequence::Reset() {
 
 KvRows Sequence::window(size_t layer) {
   const KvSpec& spec = pool_.spec();
-  return {spec.window_layout(), slot_.data() + layout_.window[layer], WindowCapacity(spec)};
+  return {spec.window_layout(), slot_.get() + layout_.window[layer], WindowCapacity(spec)};
 }
 
 CompressedView Sequence::compressed(size_t layer) const {
@@ -149,28 +161,28 @@ Sequence::EntrySlot Sequence::entry(size_t layer, uint32_t j) {
 
 TailView Sequence::main_tail(size_t layer) {
   const KvSpec& spec = pool_.spec();
-  return MakeTail(slot_.data() + layout_.main_tail[layer], spec.compress_ratios[layer],
+  return MakeTail(slot_.get() + layout_.main_tail[layer], spec.compress_ratios[layer],
                   spec.head_dim);
 }
 
 TailView Sequence::index_tail(size_t layer) {
   const KvSpec& spec = pool_.spec();
-  return MakeTail(slot_.data() + layout_.index_tail[layer], spec.compress_ratios[layer],
+  return MakeTail(slot_.get() + layout_.index_tail[layer], spec.compress_ratios[layer],
                   spec.index_head_dim);
 }
 
 void Sequence::SaveState(std::vector<uint8_t>& out) const {
   const StateHeader header{.position = position_, .high_water = high_water_};
-  out.resize(sizeof(header) + slot_.size());
+  out.resize(sizeof(header) + layout_.bytes);
   std::memcpy(out.data(), &header, sizeof(header));
-  std::memcpy(out.data() + sizeof(header), slot_.data(), slot_.size());
+  std::memcpy(out.data() + sizeof(header), slot_.get(), layout_.bytes);
 }
 
 Status Sequence::RestoreState(std::span<const uint8_t> state, std::span<const BlockId> blocks) {
   StateHeader header{};
-  if (state.size() != sizeof(header) + slot_.size()) {
+  if (state.size() != sizeof(header) + layout_.bytes) {
     return Error{ErrorCode::kInvalidArgument, StrCat("saved state of ", state.size(), " bytes, ",
-                                                     sizeof(header) + slot_.size(), " expected")};
+                                                     sizeof(header) + layout_.bytes, " expected")};
   }
   std::memcpy(&header, state.data(), sizeof(header));
   if (header.high_water < header.position || header.high_water - header.position > kMaxRewind ||
@@ -179,12 +191,16 @@ Status Sequence::RestoreState(std::span<const uint8_t> state, std::span<const Bl
                  StrCat("saved state at position ", header.position, " (written to ",
                         header.high_water, ") does not fit ", blocks.size(), " blocks")};
   }
-  for (const BlockId id : blocks) pool_.AddRef(id);  // before Reset: they may be our own
+  // Referenced and copied before Reset: they may be our own.
+  std::vector<BlockId> table;
+  table.reserve(pool_.num_blocks());
+  table.assign(blocks.begin(), blocks.end());
+  for (const BlockId id : table) pool_.AddRef(id);
   Reset();
-  blocks_.assign(blocks.begin(), blocks.end());
+  blocks_ = std::move(table);
   position_ = header.position;
   high_water_ = header.high_water;
-  std::memcpy(slot_.data(), state.data() + sizeof(header), slot_.size());
+  std::memcpy(slot_.get(), state.data() + sizeof(header), layout_.bytes);
   return {};
 }
 
