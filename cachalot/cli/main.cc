@@ -27,6 +27,8 @@ void RegisterAll(CLI::App& app, int& exit_code) {
       RegisterRun,         //
       RegisterSynth,       //
       RegisterTokenize,    //
+      RegisterRender,      //
+      RegisterParse,       //
   };
   for (const auto register_command : commands) register_command(app, exit_code);
 }

@@ -5,7 +5,6 @@
 #include <new>
 #include <numeric>
 
-
 #include "cachalot/base/strings.h"
 #include "cachalot/threading/topology.h"
 
@@ -63,9 +62,7 @@ Result<std::unique_ptr<LogitRunner>> LogitRunner::Create(
   auto runner = std::unique_ptr<LogitRunner>(new LogitRunner());
   runner->weights_ = weights;
   runner->chunk_ = ChooseChunk(options.chunk, config.vocab_size, options.max_tokens);
-  const uint32_t threads = options.num_threads > 0
-                               ? options.num_threads
-                               : NumPhysicalCores();
+  const uint32_t threads = options.num_threads > 0 ? options.num_threads : NumPhysicalCores();
   runner->pool_ = std::make_unique<ThreadPool>(threads);
   const kernels::Context ctx{
       .pool = runner->pool_.get(), .path = kernels::Path::kSimd, .target = target};

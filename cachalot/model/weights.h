@@ -86,8 +86,8 @@ struct Weights {
 // Binds every tensor that `config` implies, checking name, dtype and shape of each before
 // returning; the first mismatch is reported by tensor name, found and expected. MTP tensors may be
 // absent (then `mtp` is empty); DSpark stages are recognized and left unbound; a tensor under
-// `layers.` that the config does not imply is an error, other extra ones are not. Linear in tensors,
-// touches no weight bytes except small vectors and tid2eid.
+// `layers.` that the config does not imply is an error, other extra ones are not. Linear in
+// tensors, touches no weight bytes except small vectors and tid2eid.
 Result<Weights> BindWeights(const Config& config,
                             std::shared_ptr<const checkpoint::Checkpoint> ckpt);
 
