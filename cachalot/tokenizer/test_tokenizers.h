@@ -15,6 +15,9 @@
 
 namespace cachalot::tokenizer {
 
+// rapidcheck takes its seed from the environment: fixed, unless the caller sets one.
+inline const int kRapidcheckSeeded = setenv("RC_PARAMS", "seed=20260424", /*overwrite=*/0);
+
 inline std::string SharedPath(const std::string& path) {
   return std::string(CACHALOT_SOURCE_DIR "/../shared/") + path;
 }
