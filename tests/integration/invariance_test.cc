@@ -133,7 +133,12 @@ INSTANTIATE_TEST_SUITE_P(Models, Invariance,
                          ::testing::Values(Case{"/tests/golden/tiny-flash", Numerics::kFast},
                                            Case{"/tests/golden/tiny-flash", Numerics::kReference},
                                            Case{"/models/mini", Numerics::kFast},
-                                           Case{"/models/mini", Numerics::kReference}));
+                                           Case{"/models/mini", Numerics::kReference}),
+                         [](const auto& test) {
+                           const bool mini = std::string(test.param.model) == "/models/mini";
+                           return std::string(mini ? "mini_" : "tiny_") +
+                                  std::string(model::NumericsName(test.param.numerics));
+                         });
 
 }  // namespace
 }  // namespace cachalot::testing
