@@ -250,6 +250,7 @@ class Terminal {
     if (pid_ != 0) return;
     ::setenv("XDG_STATE_HOME", home.c_str(), 1);
     ::setenv("TERM", "xterm", 1);
+    ::signal(SIGINT, SIG_DFL);  // a test run started in the background inherits it ignored
     ::execl(CACHALOT_BINARY, CACHALOT_BINARY, "chat", "-n", "4000", "--seed", "1", nullptr);
     ::_exit(127);
   }
