@@ -4,9 +4,54 @@
 #include <hwloc.h>
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <sstream>
 #include <thread>
 
 namespace cachalot {
+namespace {
+
+std::string ReadText(const std::string& path) {
+  std::ifstream in(path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// CPUs of a cpu.max file, "<quota us> <period us>" or "max <period us>"; 0: no limit.
+uint32_t QuotaCpus(const std::string& cpu_max) {
+  std::istringstream in(cpu_max);
+  uint64_t quota = 0;
+  uint64_t period = 0;
+  if (!(in >> quota >> period) || quota == 0 || period == 0) return 0;
+  // Up: with 1.5 CPUs two threads do more than one, even if the kernel stops them now and then.
+  return static_cast<uint32_t>(std::min<uint64_t>((quota - 1) / period + 1, UINT32_MAX));
+}
+
+// The v2 line is "0::/path".
+std::string CgroupPath(std::string_view self) {
+  constexpr std::string_view kPrefix = "0::";
+  while (!self.empty()) {
+    const std::string_view line = self.substr(0, self.find('\n'));
+    if (line.substr(0, kPrefix.size()) == kPrefix) return std::string(line.substr(kPrefix.size()));
+    self.remove_prefix(std::min(self.size(), line.size() + 1));
+  }
+  return {};
+}
+
+}  // namespace
+
+uint32_t CgroupCpuLimit(std::string_view self, const std::string& mount) {
+  const std::string own = CgroupPath(self);
+  if (own.empty() || own.front() != '/') return 0;
+  uint32_t limit = 0;
+  for (std::string_view path = own;;) {
+    const bool at_root = path.size() <= 1;
+    const uint32_t cpus = QuotaCpus(ReadText(mount + std::string(path) + "/cpu.max"));
+    if (cpus != 0) limit = limit == 0 ? cpus : std::min(limit, cpus);
+    if (at_root) return limit;
+    path = path.substr(0, path.rfind('/'));
+  }
+}
 
 uint32_t NumPhysicalCores() {
   const uint32_t fallback = std::max(1u, std::thread::hardware_concurrency());
@@ -24,7 +69,9 @@ uint32_t NumPhysicalCores() {
   }
   hwloc_bitmap_free(allowed);
   hwloc_topology_destroy(topology);
-  return cores > 0 ? cores : fallback;
+  if (cores == 0) cores = fallback;
+  const uint32_t limit = CgroupCpuLimit(ReadText("/proc/self/cgroup"), "/sys/fs/cgroup");
+  return limit > 0 ? std::min(cores, limit) : cores;
 }
 
 }  // namespace cachalot
