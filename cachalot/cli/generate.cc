@@ -82,6 +82,7 @@ Result<Generation> Generate(engine::Engine& engine, engine::Request request,
     }
     CACHALOT_TRY(const auto events, engine.Step());
     for (const engine::Event& event : events) {
+      if (event.request == run.result.id && event.error) return *event.error;
       if (!TakeEvent(run, event, sink)) continue;
       run.stopped_by_sink = true;
       engine.Cancel(run.result.id);

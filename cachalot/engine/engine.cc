@@ -83,7 +83,7 @@ struct Engine::Impl {
         pool(threads),
         sampler(weights->config.vocab_size) {}
 
-  Status Admit();
+  void Admit();
   Result<std::unique_ptr<kvcache::Sequence>> SequenceFor(Task& task);
   void PlanStep();
   Status RunStep();
@@ -209,7 +209,7 @@ Result<std::span<const Event>> Engine::Step() {
   impl_->events.clear();
   impl_->finished.clear();
   CACHALOT_RETURN_IF_ERROR(impl_->CheckFiles());
-  CACHALOT_RETURN_IF_ERROR(impl_->Admit());
+  impl_->Admit();
   impl_->PlanStep();
   if (!impl_->parts.empty()) CACHALOT_RETURN_IF_ERROR(impl_->RunStep());
   impl_->RemoveFinished();
@@ -241,22 +241,30 @@ Task* Engine::Impl::FindTask(RequestId id) {
 Status Engine::Impl::CheckFiles() {
   const auto now = std::chrono::steady_clock::now();
   if (weights->storage == nullptr || now < next_file_check) return {};
-  next_file_check = now + kFileCheckInterval;
-  return weights->storage->CheckUnchanged();
+  CACHALOT_RETURN_IF_ERROR(weights->storage->CheckUnchanged());
+  next_file_check = now + kFileCheckInterval;  // only now: after a failure every step looks again
+  return {};
 }
 
-// Moves waiting requests to free places, in order of arrival.
-Status Engine::Impl::Admit() {
-  while (!waiting.empty()) {
-    Task& task = *waiting.front();
-    if (!task.cancelled) {
-      if (running.size() >= options.max_sequences) return {};
-      CACHALOT_TRY(task.sequence, SequenceFor(task));
-    }
-    running.push_back(std::move(waiting.front()));
-    waiting.pop_front();
+// Moves waiting requests to free places, in order of arrival. Cancelled ones end wherever they
+// stand; one for which there is no memory ends alone.
+void Engine::Impl::Admit() {
+  for (const auto& task : waiting) {
+    if (task->cancelled) Finish(*task, FinishReason::kCancelled);
   }
-  return {};
+  std::erase_if(waiting, [](const auto& task) { return task->cancelled; });
+  while (!waiting.empty() && running.size() < options.max_sequences) {
+    std::unique_ptr<Task> task = std::move(waiting.front());
+    waiting.pop_front();
+    auto sequence = SequenceFor(*task);
+    if (!sequence.ok()) {
+      Finish(*task, FinishReason::kError);
+      events.back().error = sequence.error();
+      continue;
+    }
+    task->sequence = std::move(sequence).value();
+    running.push_back(std::move(task));
+  }
 }
 
 // The kept sequence the request continues, cut back to what both have in common, or a new one. Old
@@ -361,7 +369,7 @@ void Engine::Impl::RemoveFinished() {
   if (finished.empty()) return;
   for (auto& task : running) {
     if (std::ranges::find(finished, task->id) == finished.end()) continue;
-    if (task->request.keep && task->sequence != nullptr) {
+    if (task->request.keep) {
       kept.push_back(std::move(task));
     } else {
       task.reset();

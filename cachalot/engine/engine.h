@@ -49,8 +49,11 @@ struct Event {
   uint32_t prompt_done = 0;       // prompt tokens in the cache by now (progress)
   std::optional<uint32_t> token;  // newly sampled
   std::optional<FinishReason> finish;
+  std::optional<Error> error;  // with kError: why
 };
 
+// Thread-safety: none; one thread calls everything, also Cancel. The engine's own threads work
+// inside Step only. Tokens do not depend on what ran beside a request, nor on threads or chunks.
 class Engine {
  public:
   static Result<std::unique_ptr<Engine>> Create(std::shared_ptr<const model::Weights> weights,
@@ -62,11 +65,14 @@ class Engine {
   Result<RequestId> Submit(Request request);
   // Ends a request before its next step; its event comes with the next Step.
   void Cancel(RequestId id);
-  // Frees a kept sequence.
+  // Frees a kept sequence. Kept sequences also make room, oldest first, when new requests need it;
+  // a request that continues from one that is gone starts over.
   void Drop(RequestId id);
   bool HasWork() const;
   // Runs one forward step over all running sequences (decodes first, then prefill chunks in order
   // of arrival up to prefill_chunk tokens) and samples. The events stay valid until the next call.
+  // What concerns one request is an event; an error concerns the step (a file of the weights
+  // changed): nothing was fed, all requests are still there.
   Result<std::span<const Event>> Step();
 
   const model::Weights& weights() const;
