@@ -224,6 +224,9 @@ TEST(EncodeErrors, NameTheFieldsPath) {
        "thinking_mode: 'loud' is unknown, expected one of chat, thinking"},
       {R"({"drop_thinking":1,"messages":[]})",
        "drop_thinking: is a number, expected true or false"},
+      {R"([{"role":"a\nb"}])",
+       "messages[0].role: 'a\\nb' is unknown, expected one of system, "
+       "developer, user, assistant, tool, latest_reminder"},
       {"{}", "test: no field 'messages'"},
       {"7", "test: is a number, expected an object with messages, or a list"},
   };

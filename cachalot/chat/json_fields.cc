@@ -2,8 +2,16 @@
 #include "cachalot/chat/json_fields.h"
 
 #include "cachalot/base/strings.h"
+#include "cachalot/chat/python_json.h"
 
 namespace cachalot::chat {
+
+std::string Quoted(std::string_view text) {
+  constexpr size_t kMaxShown = 64;
+  std::string out = "'";
+  AppendJsonEscaped(text.substr(0, kMaxShown), out);
+  return out + (text.size() > kMaxShown ? "...'" : "'");
+}
 
 Error FieldError(std::string_view path, const JsonValue& found, std::string_view expected) {
   return {ErrorCode::kInvalidArgument,

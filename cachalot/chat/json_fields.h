@@ -11,6 +11,9 @@
 
 namespace cachalot::chat {
 
+// Foreign text for an error message: quoted, one line, cut short.
+std::string Quoted(std::string_view text);
+
 // kInvalidArgument "PATH: is FOUND, expected EXPECTED".
 Error FieldError(std::string_view path, const JsonValue& found, std::string_view expected);
 

@@ -31,7 +31,7 @@ Result<size_t> Lookup(const std::array<std::string_view, N>& names, std::string_
     if (!n.empty()) known += StrCat(known.empty() ? "" : ", ", n);
   }
   return Error{ErrorCode::kInvalidArgument,
-               StrCat(path, ": '", name, "' is unknown, expected one of ", known)};
+               StrCat(path, ": ", Quoted(name), " is unknown, expected one of ", known)};
 }
 
 Result<ContentBlock> BlockFromJson(const JsonValue& json, const std::string& path) {
@@ -211,7 +211,7 @@ Status ReadEffort(const Fields& fields, EncodeOptions& options) {
     const auto parsed = std::from_chars(json->text.data(), end, effort.level);
     if (json->kind != JsonValue::Kind::kNumber || parsed.ec != std::errc() || parsed.ptr != end) {
       return Error{ErrorCode::kInvalidArgument,
-                   StrCat("reasoning_effort: is ", DumpPythonJson(*json),
+                   StrCat("reasoning_effort: is ", DumpPythonJson(*json).substr(0, 64),
                           ", expected a name or an integer from 1 to 100")};
     }
   }

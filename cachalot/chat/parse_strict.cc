@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cachalot/base/strings.h"
+#include "cachalot/chat/json_fields.h"
 #include "cachalot/chat/markers.h"
 #include "cachalot/chat/python_json.h"
 
@@ -130,7 +131,7 @@ class StrictParser {
     const size_t flag = std::min(if_true, if_false);
     if (flag == std::string_view::npos) return Bad("expected string=\"true\" or \"false\"");
     const std::string_view key = body.substr(0, flag);
-    if (!seen.emplace(key).second) return Bad(StrCat("duplicate parameter '", key, "'"));
+    if (!seen.emplace(key).second) return Bad(StrCat("duplicate parameter ", Quoted(key)));
     const bool is_string = if_true < if_false;
     const std::string_view value = body.substr(flag + (is_string ? kTrue : kFalse).size());
     if (!arguments.empty()) arguments += ", ";

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "cachalot/base/strings.h"
+#include "cachalot/chat/json_fields.h"
 #include "cachalot/chat/markers.h"
 #include "cachalot/chat/python_json.h"
 
@@ -30,8 +31,7 @@ constexpr std::string_view kBeyondMaximum =
     "and are certain that no assumption remains unchecked and no error remains undiscovered.\n\n";
 
 Error UnknownEffort(const ReasoningEffort& effort, Format format, std::string_view expected) {
-  const std::string found =
-      effort.name.empty() ? StrCat(effort.level) : StrCat("'", effort.name, "'");
+  const std::string found = effort.name.empty() ? StrCat(effort.level) : Quoted(effort.name);
   return {ErrorCode::kInvalidArgument, StrCat("reasoning_effort: is ", found, ", expected ",
                                               expected, " in format ", FormatName(format))};
 }
