@@ -2,10 +2,12 @@
 #include "cachalot/cli/line_editor.h"
 
 #include <histedit.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <clocale>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cwchar>
@@ -38,12 +40,32 @@ std::string HistoryPath() {
   return ec ? std::string() : (folder / "cachalot" / "chat_history").string();
 }
 
+// False if an interrupt comes before input does. SIGINT is blocked between the look at the flag and
+// the wait, which opens it again atomically: one that arrives in between is seen, not slept
+// through.
+bool WaitForInput() {
+  sigset_t interrupt;
+  sigset_t before;
+  sigemptyset(&interrupt);
+  sigaddset(&interrupt, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &interrupt, &before);
+  pollfd input{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
+  while (!InterruptRequested() && ::ppoll(&input, 1, nullptr, &before) < 0 && errno == EINTR) {
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return !InterruptRequested();
+}
+
 // libedit retries a read that a signal interrupted, so Ctrl-C would go unnoticed: this reader
 // returns on it. One wide character per call; bytes that are no character of the locale are
 // dropped.
 int ReadCharacter(EditLine*, wchar_t* out) {
   std::mbstate_t state{};
   for (;;) {
+    if (!WaitForInput()) {
+      errno = EINTR;
+      return -1;
+    }
     char byte = 0;
     const ssize_t n = ::read(STDIN_FILENO, &byte, 1);
     if (n == 0) return 0;

@@ -272,17 +272,17 @@ class Terminal {
       char buffer[1024];
       if (::poll(&poll, 1, 60000) <= 0) return false;
       const ssize_t n = ::read(fd_, buffer, sizeof(buffer));
-      if (n <= 0) return false;
+      ended_ = n <= 0;
+      if (ended_) return false;
       seen_.append(buffer, static_cast<size_t>(n));
     }
     seen_.erase(0, seen_.find(wanted) + wanted.size());
     return true;
   }
+  // The exit code; -1 if a minute of silence passes first.
   int Wait() {
     int status = 0;
-    char buffer[1024];
-    while (::read(fd_, buffer, sizeof(buffer)) > 0) {
-    }
+    if (Expect("\x04 never printed: read to the end") || !ended_) return -1;
     ::waitpid(pid_, &status, 0);
     exited_ = true;
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -292,27 +292,29 @@ class Terminal {
  private:
   pid_t pid_ = -1;
   int fd_ = -1;
-  bool exited_ = false;
+  bool ended_ = false;   // the program has closed the terminal
+  bool exited_ = false;  // and was waited for
   std::string seen_;
 };
 
 TEST_F(CliTest, CtrlCStopsTheAnswerAndTwiceAtTheEmptyPromptLeaves) {
+  const std::string kPrompt = "\n> ";  // not "> ": the help text has that too
   Terminal terminal(folder_);
-  ASSERT_TRUE(terminal.Expect("> ")) << terminal.seen();
+  ASSERT_TRUE(terminal.Expect(kPrompt)) << terminal.seen();
   terminal.Type("/help\r");
   ASSERT_TRUE(terminal.Expect("/system")) << terminal.seen();
-  ASSERT_TRUE(terminal.Expect("> "));
+  ASSERT_TRUE(terminal.Expect(kPrompt));
   terminal.Type("She was the youngest\r");
   ASSERT_TRUE(terminal.Expect("youngest\r\n")) << terminal.seen();
   ASSERT_TRUE(terminal.Expect(" ")) << terminal.seen();  // the answer has begun
   terminal.Type("\x03");
   ASSERT_TRUE(terminal.Expect("(stopped)")) << terminal.seen();
-  ASSERT_TRUE(terminal.Expect("> "));
+  ASSERT_TRUE(terminal.Expect(kPrompt));
   terminal.Type("\x03");
   ASSERT_TRUE(terminal.Expect("again")) << terminal.seen();
-  ASSERT_TRUE(terminal.Expect("> "));
+  ASSERT_TRUE(terminal.Expect(kPrompt));
   terminal.Type("\x03");
-  EXPECT_EQ(terminal.Wait(), 0);
+  EXPECT_EQ(terminal.Wait(), 0) << terminal.seen();
   EXPECT_TRUE(fs::exists(folder_ / "cachalot" / "chat_history"));
 }
 
