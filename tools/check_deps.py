@@ -22,6 +22,8 @@ LIBRARIES = {
     "pcre2": {"tokenizer"},
     "nlohmann/": {"base"},
     "CLI/": {"cli"},
+    "boost/": {"http"},
+    "openssl/": {"http"},
     "histedit.h": {"cli"},
     "editline/": {"cli"},
     "benchmark/": {"kernels", "engine"},
