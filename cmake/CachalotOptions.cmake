@@ -27,10 +27,6 @@ if(CACHALOT_SANITIZE)
   add_compile_options(-fsanitize=${CACHALOT_SANITIZE} -fno-omit-frame-pointer
                       -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${CACHALOT_SANITIZE})
-  if(CACHALOT_SANITIZE MATCHES "thread")
-    # GCC: std::atomic_thread_fence is not modelled by tsan; we use none in checked code.
-    add_compile_options(-Wno-tsan)
-  endif()
 endif()
 if(CACHALOT_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)

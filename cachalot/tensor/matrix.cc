@@ -61,7 +61,7 @@ void WidenRow(const WeightView& w, size_t n, std::span<float> out) {
   const uint8_t* row = w.row(n);
   switch (w.kind) {
     case WeightKind::kF32:
-      std::memcpy(out.data(), row, out.size_bytes());
+      if (!out.empty()) std::memcpy(out.data(), row, out.size_bytes());
       return;
     case WeightKind::kBF16:
       for (size_t k = 0; k < out.size(); ++k) {

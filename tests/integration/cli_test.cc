@@ -30,7 +30,7 @@ struct Ran {
 // `arguments` go through the shell; standard input is empty unless they say otherwise.
 Ran RunBinary(const std::string& arguments, const std::string& before = "") {
   const bool has_input = arguments.find('<') != std::string::npos || !before.empty();
-  const std::string command = StrCat(before, " timeout 120 ", CACHALOT_BINARY, " ", arguments,
+  const std::string command = StrCat(before, " timeout 600 ", CACHALOT_BINARY, " ", arguments,
                                      has_input ? "" : " </dev/null");
   Ran ran;
   FILE* pipe = ::popen(command.c_str(), "r");

@@ -35,7 +35,7 @@ class RenderParseTest : public testing::Test {
 
   // Standard output of "cachalot COMMAND -m DIR ARGUMENTS"; sets code_.
   std::string Run(const std::string& command, const std::string& arguments) {
-    const std::string line = StrCat("timeout 60 ", CACHALOT_BINARY, " ", command, " -m ",
+    const std::string line = StrCat("timeout 600 ", CACHALOT_BINARY, " ", command, " -m ",
                                     dir_.string(), " ", arguments, " </dev/null");
     std::string out;
     FILE* pipe = ::popen(line.c_str(), "r");
