@@ -83,7 +83,6 @@ class Chat {
   Conversation conversation_;
   std::vector<uint32_t> seen_ids_;  // prompt and answer so far, as fed and sampled
   std::string seen_text_;           // their text
-  std::optional<engine::RequestId> kept_;
   std::optional<Generation> last_;
 };
 
@@ -244,7 +243,7 @@ Status Chat::Send(std::string text) {
 }
 
 // Ids that were sampled are kept as they are: encoding their text again may cut it differently and
-// would miss the kept cache. The rest starts at a marker, where a cut is safe. [chat.md 2.5]
+// would miss the remembered prefix. The rest starts at a marker, where a cut is safe. [chat.md 2.5]
 Result<std::vector<uint32_t>> Chat::PromptIds() {
   std::string text;
   if (prose_) {
@@ -271,8 +270,7 @@ Status Chat::Answer() {
   CACHALOT_TRY(request.sampling, flags_.sampling.Params(model_.weights->config.vocab_size));
   request.max_new_tokens = flags_.sampling.max_tokens.value_or(prose_ ? kProseTokens : 0);
   if (!flags_.sampling.ignore_eos) request.stop_tokens = model_.stop_tokens;
-  request.continue_from = kept_;
-  request.keep = true;
+  request.cache = kvcache::CacheScope{};
   seen_ids_ = request.prompt;
   AnswerStream answer(*model_.tokenizer, {.thinking = !prose_ && conversation_.think != "off",
                                           .quiet = false,
@@ -292,7 +290,6 @@ Status Chat::Answer() {
 }
 
 void Chat::Remember(const Generation& generation, const AnswerStream& answer) {
-  kept_ = generation.id;
   last_ = generation;
   seen_ids_.insert(seen_ids_.end(), generation.tokens.begin(), generation.tokens.end());
   for (const uint32_t id : generation.tokens) seen_text_ += model_.tokenizer->TokenBytes(id);
@@ -306,8 +303,7 @@ void Chat::Remember(const Generation& generation, const AnswerStream& answer) {
 
 void Chat::PrintStats() const {
   if (!last_.has_value()) return;
-  const uint32_t used = kept_ ? engine_->context_used(*kept_) : 0;
-  fmt::print(stderr, "[{}]\n", FormatStats(*last_, used, engine_->max_context()));
+  fmt::print(stderr, "[{}]\n", FormatStats(*last_, engine_->max_context()));
 }
 
 Status RunChat(const ChatFlags& flags) {

@@ -138,8 +138,7 @@ Status RunOnce(const RunFlags& flags) {
                            .dump(-1, ' ', false, Json::error_handler_t::replace));
   }
   if (flags.stats || (StderrIsTerminal() && !flags.json)) {
-    const auto used = generation.prompt_tokens + static_cast<uint32_t>(generation.tokens.size());
-    fmt::print(stderr, "[{}; seed {}]\n", FormatStats(generation, used, engine->max_context()),
+    fmt::print(stderr, "[{}; seed {}]\n", FormatStats(generation, engine->max_context()),
                sampling.seed);
   }
   if (generation.finish != engine::FinishReason::kCancelled) return {};

@@ -47,6 +47,7 @@ bool TakeToken(Run& run, uint32_t token, const TokenSink& sink) {
 bool TakeEvent(Run& run, const engine::Event& event, const TokenSink& sink) {
   if (event.request != run.result.id) return false;
   run.progress.Update(event.prompt_done, run.result.prompt_tokens);
+  run.result.reused_tokens = std::max(run.result.reused_tokens, event.reused);
   const bool enough = event.token.has_value() && TakeToken(run, *event.token, sink);
   if (event.finish.has_value()) {
     run.finished = true;
@@ -110,12 +111,13 @@ std::string FinishName(engine::FinishReason reason) {
   return "error";
 }
 
-std::string FormatStats(const Generation& generation, uint32_t context_used, uint32_t max_context) {
+std::string FormatStats(const Generation& generation, uint32_t max_context) {
   std::string out = fmt::format("{} prompt tokens", generation.prompt_tokens);
   if (generation.reused_tokens > 0) out += fmt::format(" ({} reused)", generation.reused_tokens);
-  out += fmt::format(", {:.1f} tokens/s; {} generated, {:.1f} tokens/s; context {}/{}",
-                     generation.prefill_per_s(), generation.tokens.size(),
-                     generation.decode_per_s(), context_used, max_context);
+  out +=
+      fmt::format(", {:.1f} tokens/s; {} generated, {:.1f} tokens/s; context {}/{}",
+                  generation.prefill_per_s(), generation.tokens.size(), generation.decode_per_s(),
+                  generation.prompt_tokens + generation.tokens.size(), max_context);
   return out;
 }
 

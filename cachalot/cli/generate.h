@@ -18,7 +18,7 @@ struct Generation {
   std::vector<uint32_t> tokens;  // generated, without the token that ended it
   engine::FinishReason finish = engine::FinishReason::kStop;
   uint32_t prompt_tokens = 0;
-  uint32_t reused_tokens = 0;    // of the prompt, already in a kept sequence
+  uint32_t reused_tokens = 0;    // of the prompt, remembered from before
   double prefill_seconds = 0.0;  // to the first token
   double decode_seconds = 0.0;   // from there to the end
 
@@ -37,6 +37,6 @@ Result<Generation> Generate(engine::Engine& engine, engine::Request request, con
 std::string FinishName(engine::FinishReason reason);
 
 // "12 prompt tokens (8 reused), 340.1 tokens/s; 128 generated, 51.3 tokens/s; context 140/8192".
-std::string FormatStats(const Generation& generation, uint32_t context_used, uint32_t max_context);
+std::string FormatStats(const Generation& generation, uint32_t max_context);
 
 }  // namespace cachalot::cli

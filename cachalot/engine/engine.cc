@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cachalot/base/strings.h"
+#include "cachalot/engine/step_budget.h"
 #include "cachalot/threading/topology.h"
 
 namespace cachalot::engine {
@@ -14,12 +15,17 @@ namespace {
 
 constexpr uint32_t kDefaultContext = 32768;
 constexpr uint32_t kMaxThreads = 1024;
+// Of a place's prefixes when no KV memory is given: a conversation has two a turn, long prompts
+// more.
+constexpr uint32_t kDefaultCheckpoints = 8;
 
 // How often the mapped shards are looked at: reading past the end of a file that shrank would kill
 // the process, and an fstat a shard and second costs nothing.
 constexpr auto kFileCheckInterval = std::chrono::seconds(1);
 
-// A request from Submit to its last event, and the sequence it leaves behind.
+using Clock = std::chrono::steady_clock;
+
+// A request from Submit to its last event.
 struct Task {
   RequestId id{};
   Request request;
@@ -27,20 +33,13 @@ struct Task {
   size_t prompt_size = 0;
   size_t max_tokens = 0;                        // prompt and generated together
   std::unique_ptr<kvcache::Sequence> sequence;  // null while queued
+  uint64_t kv_bytes = 0;                        // reserved while running: its longest
+  uint32_t reused = 0;
   bool cancelled = false;
 
   size_t fed() const { return sequence->position(); }
   bool decoding() const { return fed() + 1 == tokens.size() && tokens.size() > prompt_size; }
 };
-
-// Length of the common prefix of what a sequence has seen and a new prompt, leaving at least one
-// token to feed.
-size_t CommonPrefix(std::span<const uint32_t> seen, std::span<const uint32_t> prompt) {
-  const size_t limit = std::min(seen.size(), prompt.size() - 1);
-  size_t n = 0;
-  while (n < limit && seen[n] == prompt[n]) ++n;
-  return n;
-}
 
 Result<kernels::Target> ChooseTarget(std::optional<kernels::Target> wanted) {
   const std::vector<kernels::Target> supported = kernels::SupportedTargets();
@@ -71,6 +70,15 @@ Status EngineOptions::Validate() const {
                  StrCat("prefill chunk ", prefill_chunk, " or ", max_sequences,
                         " sequences: more than ", kMaxChunk)};
   }
+  if (!(prefill_slack >= 1.0)) {
+    return Error{ErrorCode::kInvalidArgument,
+                 StrCat("prefill slack is ", prefill_slack, ", expected at least 1")};
+  }
+  if (checkpoint_interval == 0 || checkpoint_interval % kvcache::kBlockTokens != 0) {
+    return Error{ErrorCode::kInvalidArgument,
+                 StrCat("checkpoint interval is ", checkpoint_interval,
+                        ", expected a positive multiple of ", kvcache::kBlockTokens)};
+  }
   return {};
 }
 
@@ -81,14 +89,20 @@ struct Engine::Impl {
         options(o),
         max_context(context),
         pool(threads),
-        sampler(weights->config.vocab_size) {}
+        sampler(weights->config.vocab_size),
+        budget(*weights, o.prefill_slack) {}
 
+  uint64_t KvBytes(size_t num_tokens) const;
   void Admit();
-  Result<std::unique_ptr<kvcache::Sequence>> SequenceFor(Task& task);
+  Status Start(Task& task);
+  void Reserve(int64_t bytes);
   void PlanStep();
+  void PlanPrompts(uint32_t decodes);
+  uint32_t PromptPart(const Task& task, uint32_t share) const;
   Status RunStep();
   void SampleRow(Task& task, std::span<float> logits);
   void Finish(Task& task, FinishReason reason);
+  void Remember(const Task& task);
   void RemoveFinished();
   Task* FindTask(RequestId id);
   Status CheckFiles();
@@ -99,13 +113,15 @@ struct Engine::Impl {
   kernels::Target target = kernels::Target::kScalar;
   ThreadPool pool;
   std::unique_ptr<kvcache::BlockPool> blocks;
+  std::unique_ptr<kvcache::PrefixCache> cache;
   std::unique_ptr<model::Forward> forward;
   Sampler sampler;
+  StepBudget budget;
+  EngineStats stats;
 
   uint64_t next_id = 1;
-  std::deque<std::unique_ptr<Task>> waiting;
-  std::vector<std::unique_ptr<Task>> running;  // in order of arrival
-  std::vector<std::unique_ptr<Task>> kept;     // oldest first
+  std::deque<std::unique_ptr<Task>> waiting;   // by priority, then arrival
+  std::vector<std::unique_ptr<Task>> running;  // in order of admission
   std::vector<Event> events;
   std::vector<RequestId> finished;
 
@@ -117,8 +133,9 @@ struct Engine::Impl {
   std::vector<Part> parts;
   std::vector<model::SequenceInput> inputs;
   std::vector<uint32_t> logit_rows;
-  std::vector<float> logits;  // [max_sequences, V]
-  std::chrono::steady_clock::time_point next_file_check{};
+  std::vector<float> logits;      // [max_sequences, V]
+  std::vector<float> raw_logits;  // [V]: a row as the model gave it, for logprobs
+  Clock::time_point next_file_check{};
 };
 
 Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const model::Weights> weights,
@@ -146,7 +163,17 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const model::Weig
   const kvcache::KvSpec spec =
       impl->weights->config.kv_spec(model::KvFormatOf(options.numerics), /*with_mtp=*/false);
   const size_t blocks_each = (size_t{context} + kvcache::kBlockTokens - 1) / kvcache::kBlockTokens;
-  CACHALOT_TRY(impl->blocks, kvcache::BlockPool::Create(spec, blocks_each * options.max_sequences));
+  const uint64_t context_bytes = blocks_each * spec.block_bytes();
+  uint64_t& memory = impl->options.kv_memory_bytes;
+  if (memory == 0) {
+    memory = options.max_sequences *
+             (2 * context_bytes + (1 + kDefaultCheckpoints) * spec.state_bytes());
+  }
+  const size_t most_blocks = spec.block_bytes() > 0 ? memory / spec.block_bytes()
+                                                    : 2 * blocks_each * options.max_sequences;
+  CACHALOT_TRY(impl->blocks, kvcache::BlockPool::Create(spec, most_blocks));
+  impl->cache = std::make_unique<kvcache::PrefixCache>(*impl->blocks, memory);
+  impl->stats.kv_memory_bytes = memory;
   impl->logits.resize(size_t{options.max_sequences} * impl->weights->config.vocab_size);
   impl->parts.reserve(options.max_sequences);
   impl->inputs.reserve(options.max_sequences);
@@ -181,26 +208,32 @@ Result<RequestId> Engine::Submit(Request request) {
                         impl_->weights->config.max_position_embeddings, ")")};
   }
   auto task = std::make_unique<Task>();
-  task->id = static_cast<RequestId>(impl_->next_id++);
-  task->prompt_size = prompt_size;
   const size_t room = impl_->max_context - prompt_size;
   task->max_tokens =
       prompt_size +
       (request.max_new_tokens > 0 ? std::min<size_t>(room, request.max_new_tokens) : room);
+  task->kv_bytes = impl_->KvBytes(task->max_tokens);
+  if (task->kv_bytes > impl_->options.kv_memory_bytes) {
+    return Error{ErrorCode::kResourceExhausted,
+                 StrCat("prompt and answer of ", task->max_tokens, " tokens need ", task->kv_bytes,
+                        " bytes of KV memory, there are ", impl_->options.kv_memory_bytes,
+                        "; ask for fewer tokens or raise --kv-memory")};
+  }
+  task->id = static_cast<RequestId>(impl_->next_id++);
+  task->prompt_size = prompt_size;
   task->tokens = request.prompt;
   task->tokens.reserve(task->max_tokens);
   task->request = std::move(request);
   const RequestId id = task->id;
-  impl_->waiting.push_back(std::move(task));
+  auto& waiting = impl_->waiting;
+  const auto later = std::ranges::upper_bound(waiting, -task->request.priority, {},
+                                              [](const auto& t) { return -t->request.priority; });
+  waiting.insert(later, std::move(task));
   return id;
 }
 
 void Engine::Cancel(RequestId id) {
   if (Task* task = impl_->FindTask(id)) task->cancelled = true;
-}
-
-void Engine::Drop(RequestId id) {
-  std::erase_if(impl_->kept, [&](const auto& task) { return task->id == id; });
 }
 
 bool Engine::HasWork() const { return !impl_->waiting.empty() || !impl_->running.empty(); }
@@ -221,16 +254,25 @@ uint32_t Engine::max_context() const { return impl_->max_context; }
 uint32_t Engine::num_threads() const { return static_cast<uint32_t>(impl_->pool.num_threads()); }
 kernels::Target Engine::target() const { return impl_->target; }
 
-uint32_t Engine::context_used(RequestId id) const {
-  const Task* task = impl_->FindTask(id);
-  return task != nullptr && task->sequence ? task->sequence->position() : 0;
+EngineStats Engine::stats() const {
+  EngineStats stats = impl_->stats;
+  stats.running = static_cast<uint32_t>(impl_->running.size());
+  stats.waiting = static_cast<uint32_t>(impl_->waiting.size());
+  stats.cache = impl_->cache->stats();
+  return stats;
+}
+
+void Engine::PurgeCache(std::optional<kvcache::CacheScope> scope) {
+  if (scope) {
+    impl_->cache->Purge(*scope);
+  } else {
+    impl_->cache->PurgeAll();
+  }
 }
 
 Task* Engine::Impl::FindTask(RequestId id) {
-  for (auto* list : {&running, &kept}) {
-    for (const auto& task : *list) {
-      if (task->id == id) return task.get();
-    }
+  for (const auto& task : running) {
+    if (task->id == id) return task.get();
   }
   for (const auto& task : waiting) {
     if (task->id == id) return task.get();
@@ -239,77 +281,93 @@ Task* Engine::Impl::FindTask(RequestId id) {
 }
 
 Status Engine::Impl::CheckFiles() {
-  const auto now = std::chrono::steady_clock::now();
+  const auto now = Clock::now();
   if (weights->storage == nullptr || now < next_file_check) return {};
   CACHALOT_RETURN_IF_ERROR(weights->storage->CheckUnchanged());
   next_file_check = now + kFileCheckInterval;  // only now: after a failure every step looks again
   return {};
 }
 
-// Moves waiting requests to free places, in order of arrival. Cancelled ones end wherever they
-// stand; one for which there is no memory ends alone.
+uint64_t Engine::Impl::KvBytes(size_t num_tokens) const {
+  const kvcache::KvSpec& spec = blocks->spec();
+  const size_t num_blocks = (num_tokens + kvcache::kBlockTokens - 1) / kvcache::kBlockTokens;
+  return num_blocks * spec.block_bytes() + spec.state_bytes();
+}
+
+// Moves waiting requests to free places while their memory lasts; none overtakes another of its
+// priority. Cancelled ones end wherever they stand; one for which there is no memory ends alone.
 void Engine::Impl::Admit() {
   for (const auto& task : waiting) {
     if (task->cancelled) Finish(*task, FinishReason::kCancelled);
   }
   std::erase_if(waiting, [](const auto& task) { return task->cancelled; });
   while (!waiting.empty() && running.size() < options.max_sequences) {
+    if (stats.kv_reserved_bytes + waiting.front()->kv_bytes > options.kv_memory_bytes) break;
     std::unique_ptr<Task> task = std::move(waiting.front());
     waiting.pop_front();
-    auto sequence = SequenceFor(*task);
-    if (!sequence.ok()) {
+    if (const Status started = Start(*task); !started.ok()) {
       Finish(*task, FinishReason::kError);
-      events.back().error = sequence.error();
+      events.back().error = started.error();
       continue;
     }
-    task->sequence = std::move(sequence).value();
     running.push_back(std::move(task));
   }
 }
 
-// The kept sequence the request continues, cut back to what both have in common, or a new one. Old
-// kept sequences make room.
-Result<std::unique_ptr<kvcache::Sequence>> Engine::Impl::SequenceFor(Task& task) {
-  if (task.request.continue_from) {
-    const auto it = std::ranges::find_if(
-        kept, [&](const auto& k) { return k->id == *task.request.continue_from; });
-    if (it != kept.end()) {
-      std::unique_ptr<Task> old = std::move(*it);
-      kept.erase(it);
-      const std::span<const uint32_t> seen(old->tokens.data(), old->fed());
-      const size_t common = CommonPrefix(seen, task.request.prompt);
-      // Beyond a short rewind the state is gone: start over.
-      if (!old->sequence->Rewind(static_cast<uint32_t>(old->fed() - common)).ok()) {
-        old->sequence->Reset();
-      }
-      return std::move(old->sequence);
-    }
-  }
-  while (!kept.empty() && running.size() + kept.size() >= options.max_sequences) {
-    kept.erase(kept.begin());
-  }
-  return kvcache::Sequence::Create(*blocks);
+// Gives the request its sequence, at the end of what is remembered of its prompt.
+Status Engine::Impl::Start(Task& task) {
+  CACHALOT_TRY(task.sequence, kvcache::Sequence::Create(*blocks));
+  Reserve(static_cast<int64_t>(task.kv_bytes));
+  if (!task.request.cache) return {};
+  task.reused = cache->Restore(*task.request.cache, task.tokens, *task.sequence);
+  stats.reused_tokens += task.reused;
+  return {};
 }
 
-// Decodes first, then prefill in order of arrival up to prefill_chunk tokens.
+// What running sequences do not need is for remembered prefixes.
+void Engine::Impl::Reserve(int64_t bytes) {
+  stats.kv_reserved_bytes += static_cast<uint64_t>(bytes);
+  cache->SetMaxBytes(options.kv_memory_bytes - stats.kv_reserved_bytes);
+}
+
+// Every decode, then what the budget allows of the prompts.
 void Engine::Impl::PlanStep() {
   parts.clear();
-  uint32_t used = 0;
   for (const auto& task : running) {
     if (task->cancelled) {
       Finish(*task, FinishReason::kCancelled);
     } else if (task->decoding()) {
       parts.push_back({task.get(), 1});
-      ++used;
     }
   }
+  PlanPrompts(static_cast<uint32_t>(parts.size()));
+}
+
+// An even share for each prompt; what a short one leaves goes to those after it.
+void Engine::Impl::PlanPrompts(uint32_t decodes) {
+  const auto reading = [](const Task& task) { return !task.cancelled && !task.decoding(); };
+  auto prompts = static_cast<uint32_t>(
+      std::ranges::count_if(running, [&](const auto& task) { return reading(*task); }));
+  if (prompts == 0 || decodes >= options.prefill_chunk) return;
+  uint32_t left = budget.PromptTokens(decodes, options.prefill_chunk - decodes);
   for (const auto& task : running) {
-    if (task->cancelled || task->decoding() || used >= options.prefill_chunk) continue;
-    const size_t left = task->tokens.size() - task->fed();
-    const auto count = static_cast<uint32_t>(std::min<size_t>(left, options.prefill_chunk - used));
+    if (!reading(*task) || left == 0) continue;
+    const uint32_t count = PromptPart(*task, (left + prompts - 1) / prompts);
     parts.push_back({task.get(), count});
-    used += count;
+    left -= count;
+    --prompts;
   }
+}
+
+// Tokens of a prompt for one step, cut where its state is to be remembered.
+uint32_t Engine::Impl::PromptPart(const Task& task, uint32_t share) const {
+  const size_t fed = task.fed();
+  size_t count = std::min<size_t>(share, task.tokens.size() - fed);
+  if (task.request.cache) {
+    const size_t interval = options.checkpoint_interval;
+    count = std::min(count, (fed / interval + 1) * interval - fed);
+  }
+  return static_cast<uint32_t>(count);
 }
 
 Status Engine::Impl::RunStep() {
@@ -325,14 +383,23 @@ Status Engine::Impl::RunStep() {
     if (task.fed() + part.count == task.tokens.size()) logit_rows.push_back(row - 1);
   }
   const size_t vocab = weights->config.vocab_size;
+  const Clock::time_point begin = Clock::now();
   CACHALOT_RETURN_IF_ERROR(forward->Step(
       inputs, {.logit_rows = logit_rows, .logits = {logits.data(), logit_rows.size(), vocab}}));
+  budget.Measured(row, std::chrono::duration<double>(Clock::now() - begin).count());
+  ++stats.steps;
   size_t sampled = 0;
   for (const Part& part : parts) {
     Task& task = *part.task;
     task.sequence->Advance(part.count);
     const auto prompt_done = static_cast<uint32_t>(std::min(task.fed(), task.prompt_size));
-    events.push_back({.request = task.id, .prompt_done = prompt_done});
+    events.push_back({.request = task.id, .prompt_done = prompt_done, .reused = task.reused});
+    const bool prompt = task.fed() <= task.prompt_size;
+    if (prompt) stats.prompt_tokens += part.count;
+    if (prompt &&
+        (prompt_done == task.prompt_size || prompt_done % options.checkpoint_interval == 0)) {
+      Remember(task);
+    }
     if (task.fed() == task.tokens.size()) {
       SampleRow(task, {logits.data() + sampled++ * vocab, vocab});
     }
@@ -344,11 +411,17 @@ void Engine::Impl::SampleRow(Task& task, std::span<float> row) {
   const std::span<const uint32_t> tokens = task.tokens;
   const TokenHistory history{.prompt = tokens.first(task.prompt_size),
                              .generated = tokens.subspan(task.prompt_size)};
+  if (task.request.logprobs) raw_logits.assign(row.begin(), row.end());
   const uint32_t token =
       sampler.Sample(row, history, task.request.sampling, tokens.size(), task.request.constraint);
   if (task.request.constraint != nullptr) task.request.constraint->Accept(token);
   task.tokens.push_back(token);
   events.back().token = token;
+  ++stats.generated_tokens;
+  if (task.request.logprobs) {
+    events.back().logprobs = {.chosen = ChosenLogprob(raw_logits, token),
+                              .top = TopLogprobs(raw_logits, task.request.top_logprobs)};
+  }
   if (std::ranges::find(task.request.stop_tokens, token) != task.request.stop_tokens.end()) {
     Finish(task, FinishReason::kStop);
   } else if (task.tokens.size() >= task.max_tokens) {
@@ -365,15 +438,19 @@ void Engine::Impl::Finish(Task& task, FinishReason reason) {
   finished.push_back(task.id);
 }
 
+// So that a later prompt which begins with what this one has seen goes on from here.
+void Engine::Impl::Remember(const Task& task) {
+  if (!task.request.cache) return;
+  cache->Save(*task.request.cache, std::span(task.tokens).first(task.fed()), *task.sequence);
+}
+
 void Engine::Impl::RemoveFinished() {
   if (finished.empty()) return;
   for (auto& task : running) {
     if (std::ranges::find(finished, task->id) == finished.end()) continue;
-    if (task->request.keep) {
-      kept.push_back(std::move(task));
-    } else {
-      task.reset();
-    }
+    Remember(*task);
+    Reserve(-static_cast<int64_t>(task->kv_bytes));
+    task.reset();
   }
   std::erase(running, nullptr);
 }

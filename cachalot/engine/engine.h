@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "cachalot/base/error.h"
+#include "cachalot/engine/logprobs.h"
 #include "cachalot/engine/sampler.h"
+#include "cachalot/kvcache/prefix_cache.h"
 #include "cachalot/model/forward.h"
 
 namespace cachalot::engine {
@@ -24,6 +26,14 @@ struct EngineOptions {
   uint32_t max_context = 0;               // tokens of the longest sequence; 0: min(model, 32768)
   uint32_t max_sequences = 1;             // running at once
   uint32_t prefill_chunk = 512;           // tokens of one step at most
+  // A step with prompts in it may last this many times one without, so that running streams keep
+  // their pace. >= 1; larger reads prompts faster.
+  double prefill_slack = 2.5;
+  // KV of running sequences (reserved to their longest) and remembered prefixes together. 0:
+  // twice max_sequences full contexts and eight states for each.
+  uint64_t kv_memory_bytes = 0;
+  // Long prompts are remembered every so many tokens, a multiple of kvcache::kBlockTokens.
+  uint32_t checkpoint_interval = 2048;
 
   Status Validate() const;
 };
@@ -36,9 +46,11 @@ struct Request {
   std::vector<uint32_t> stop_tokens;  // ends the request; the stop token is reported, not fed
   SamplingParams sampling;
   TokenConstraint* constraint = nullptr;  // outlives the request
-  // Continue from this engine's kept sequence (chat): prompt starts with the tokens it has seen.
-  std::optional<RequestId> continue_from;
-  bool keep = false;  // keep the sequence after the end for a later continue_from
+  // Whose prefixes it may go on from and adds to; nullopt: none, and leaves no trace.
+  std::optional<kvcache::CacheScope> cache;
+  int32_t priority = 0;       // higher ones get a place first
+  bool logprobs = false;      // report those of each sampled token
+  uint32_t top_logprobs = 0;  // and of so many best ones
 };
 
 enum class FinishReason : uint8_t { kStop, kLength, kCancelled, kError };
@@ -47,9 +59,24 @@ enum class FinishReason : uint8_t { kStop, kLength, kCancelled, kError };
 struct Event {
   RequestId request;
   uint32_t prompt_done = 0;       // prompt tokens in the cache by now (progress)
+  uint32_t reused = 0;            // of those, how many were remembered: their forward did not run
   std::optional<uint32_t> token;  // newly sampled
   std::optional<FinishReason> finish;
-  std::optional<Error> error;  // with kError: why
+  std::optional<TokenLogprobs> logprobs;  // of `token`, if asked for
+  std::optional<Error> error;             // with kError: why
+};
+
+// A look at the engine between two steps.
+struct EngineStats {
+  uint32_t running = 0;
+  uint32_t waiting = 0;
+  uint64_t steps = 0;
+  uint64_t prompt_tokens = 0;     // fed
+  uint64_t reused_tokens = 0;     // remembered
+  uint64_t generated_tokens = 0;  // sampled
+  uint64_t kv_memory_bytes = 0;
+  uint64_t kv_reserved_bytes = 0;  // for running sequences
+  kvcache::PrefixCacheStats cache;
 };
 
 // Thread-safety: none; one thread calls everything, also Cancel. The engine's own threads work
@@ -65,12 +92,9 @@ class Engine {
   Result<RequestId> Submit(Request request);
   // Ends a request before its next step; its event comes with the next Step.
   void Cancel(RequestId id);
-  // Frees a kept sequence. Kept sequences also make room, oldest first, when new requests need it;
-  // a request that continues from one that is gone starts over.
-  void Drop(RequestId id);
   bool HasWork() const;
-  // Runs one forward step over all running sequences (decodes first, then prefill chunks in order
-  // of arrival up to prefill_chunk tokens) and samples. The events stay valid until the next call.
+  // Runs one forward step over all running sequences (every decode, and of the prompts what the
+  // budget allows, shared evenly) and samples. The events stay valid until the next call.
   // What concerns one request is an event; an error concerns the step (a file of the weights
   // changed): nothing was fed, all requests are still there.
   Result<std::span<const Event>> Step();
@@ -79,8 +103,9 @@ class Engine {
   uint32_t max_context() const;
   uint32_t num_threads() const;
   kernels::Target target() const;
-  // Positions a request's (kept or running) sequence holds.
-  uint32_t context_used(RequestId id) const;
+  EngineStats stats() const;
+  // Forgets the prefixes of a scope; of all without one.
+  void PurgeCache(std::optional<kvcache::CacheScope> scope);
 
  private:
   struct Impl;

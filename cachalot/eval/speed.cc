@@ -35,71 +35,6 @@ uint64_t StatusBytes(const std::string& field) {
   return 0;
 }
 
-// Sums stored bytes and multiply-adds of the matrices one token uses.
-class CostCounter {
- public:
-  explicit CostCounter(TokenCost& cost) : cost_(cost) {}
-
-  void Add(const WeightView& w) { AddShare(w, 1, 1); }
-  void AddShare(const WeightView& w, uint64_t numerator, uint64_t denominator) {
-    cost_.weight_bytes += StoredBytes(w) * numerator / denominator;
-    cost_.flops += 2 * uint64_t{w.rows} * w.cols * numerator / denominator;
-  }
-
- private:
-  static uint64_t StoredBytes(const WeightView& w) {
-    uint64_t bytes = uint64_t{w.rows} * w.row_bytes();
-    const uint64_t scale = DTypeBytes(w.scale_dtype);
-    if (w.kind == WeightKind::kFP4) bytes += uint64_t{w.rows} * (w.cols / kFP4Block) * scale;
-    if (w.kind == WeightKind::kFP8) {
-      bytes += uint64_t{(w.rows + kFP8Block - 1) / kFP8Block} *
-               ((w.cols + kFP8Block - 1) / kFP8Block) * scale;
-    }
-    return bytes;
-  }
-  TokenCost& cost_;
-};
-
-void AddLayer(const model::Config& c, const model::LayerWeights& layer, CostCounter& count) {
-  for (const WeightView* w :
-       {&layer.hc_attn.fn, &layer.hc_ffn.fn, &layer.attn.wq_a, &layer.attn.wq_b, &layer.attn.wkv,
-        &layer.attn.wo_a, &layer.attn.wo_b, &layer.ffn.gate, &layer.ffn.shared.w1,
-        &layer.ffn.shared.w2, &layer.ffn.shared.w3}) {
-    count.Add(*w);
-  }
-  if (layer.attn.compressor) {
-    count.Add(layer.attn.compressor->wkv);
-    count.Add(layer.attn.compressor->wgate);
-  }
-  if (layer.attn.indexer) {
-    count.Add(layer.attn.indexer->wq_b);
-    count.Add(layer.attn.indexer->weights_proj);
-    count.Add(layer.attn.indexer->compressor.wkv);
-    count.Add(layer.attn.indexer->compressor.wgate);
-  }
-  for (const model::ExpertWeights& expert : layer.ffn.experts) {
-    for (const WeightView* w : {&expert.w1, &expert.w2, &expert.w3}) {
-      // Integer shares of equal experts: A / E of each.
-      count.AddShare(*w, c.num_experts_per_tok, c.n_routed_experts);
-    }
-  }
-}
-
-void AddAttention(const model::Config& c, uint32_t ratio, uint32_t context, TokenCost& cost) {
-  const kvcache::KvSpec spec = c.kv_spec(KvFormat::kNative, false);
-  const uint64_t window = std::min(c.sliding_window, context);
-  uint64_t entries = ratio == 0 ? 0 : context / ratio;
-  if (ratio == 4) {
-    if (entries > c.index_topk) {
-      cost.kv_bytes += entries * (c.index_head_dim / 2 + c.index_head_dim / kKeyScaleBlock);
-      cost.flops += 2 * entries * c.index_n_heads * c.index_head_dim;
-    }
-    entries = std::min<uint64_t>(entries, c.index_topk);
-  }
-  cost.kv_bytes += (window + entries) * spec.window_layout().row_bytes();
-  cost.flops += 4 * (window + entries) * c.num_attention_heads * c.head_dim;
-}
-
 // Steps one sequence over random ids.
 class Stepper {
  public:
@@ -156,25 +91,13 @@ class Stepper {
 
 }  // namespace
 
-TokenCost CostPerToken(const model::Weights& weights, uint32_t context) {
-  TokenCost cost;
-  CostCounter count(cost);
-  count.Add(weights.head);
-  count.Add(weights.hc_head.fn);
-  for (const model::LayerWeights& layer : weights.layers) {
-    AddLayer(weights.config, layer, count);
-    AddAttention(weights.config, layer.compress_ratio, context, cost);
-  }
-  return cost;
-}
-
 Result<Speed> MeasureSpeed(std::shared_ptr<const model::Weights> weights,
                            const SpeedOptions& options,
                            const std::function<bool(uint64_t, uint64_t)>& progress) {
   ThreadPool pool(options.num_threads);
   Speed speed;
   speed.limits = kernels::MeasureMachineLimits({.pool = &pool, .target = options.target});
-  speed.cost = CostPerToken(*weights, options.prompt_tokens);
+  speed.cost = model::CostPerToken(*weights, options.prompt_tokens);
   CACHALOT_TRY(const auto stepper, Stepper::Create(std::move(weights), options, pool));
   const uint64_t total = options.runs + 1;
   for (uint32_t run = 0; run <= options.runs; ++run) {

@@ -10,6 +10,7 @@
 
 #include "cachalot/base/error.h"
 #include "cachalot/kernels/machine_limits.h"
+#include "cachalot/model/cost.h"
 #include "cachalot/model/forward.h"
 
 namespace cachalot::eval {
@@ -23,17 +24,9 @@ struct SpeedOptions {
   uint32_t runs = 5;  // of the prompt; medians are reported
 };
 
-// What one decoded token must read and compute, from the weights' stored sizes.
-struct TokenCost {
-  uint64_t weight_bytes = 0;  // dense matrices, head and the chosen experts
-  uint64_t kv_bytes = 0;      // entries and keys visible at `context`
-  uint64_t flops = 0;         // 2 per weight used, attention and indexer at `context`
-};
-TokenCost CostPerToken(const model::Weights& weights, uint32_t context);
-
 struct Speed {
   kernels::MachineLimits limits;
-  TokenCost cost;                   // at the end of the prompt
+  model::TokenCost cost;            // at the end of the prompt
   double prefill_tokens_per_s = 0;  // median
   double decode_tokens_per_s = 0;   // from the median step
   double decode_p95_ms = 0;

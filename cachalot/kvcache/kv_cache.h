@@ -108,6 +108,8 @@ class Sequence {
 
   // Tokens whose KV is complete; the position of the next token.
   uint32_t position() const { return position_; }
+  // The furthest position it ever was at since it was reset or restored.
+  uint32_t furthest_position() const { return high_water_; }
 
   // Makes room for `num_tokens` more: allocates the blocks their entries need.
   // kResourceExhausted leaves the sequence as it was.

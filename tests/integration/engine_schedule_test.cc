@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The engine under random schedules: whatever arrives when, is cancelled or continued, every
+// The engine under random schedules: whatever arrives when, is cancelled or remembered, every
 // request gets the tokens it gets alone, and its events tell a consistent story.
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
@@ -35,7 +35,6 @@ Request MakeRequest(uint32_t i, uint32_t vocab) {
   request.sampling.temperature = i == 1 ? 0.0f : 1.0f;
   request.sampling.top_p = i == 2 ? 0.9f : 1.0f;
   request.sampling.repetition_penalty = i == 3 ? 1.2f : 1.0f;
-  request.keep = i == 4;
   return request;
 }
 
@@ -65,6 +64,10 @@ class EngineSchedule : public ::testing::Test {
   }
 
   uint32_t vocab() const { return weights_->config.vocab_size; }
+  uint64_t TightMemory() const {
+    const auto spec = weights_->config.kv_spec(KvFormat::kNative, false);
+    return 3 * spec.block_bytes() + 3 * spec.state_bytes();
+  }
 
   std::unique_ptr<Engine> MakeEngine(const EngineOptions& options) {
     auto engine = Engine::Create(weights_, options);
@@ -102,10 +105,14 @@ class EngineSchedule : public ::testing::Test {
     const auto threads = *rc::gen::element(1u, 2u, 3u);
     const auto sequences = *rc::gen::element(1u, 2u, 4u);
     const auto chunk = *rc::gen::element(1u, 7u, 16u, 64u);
+    // Room for one full context and little beside it, or for all that comes.
+    const auto memory = *rc::gen::element(uint64_t{0}, TightMemory());
     const auto engine = MakeEngine({.num_threads = threads,
                                     .max_context = 256,
                                     .max_sequences = sequences,
-                                    .prefill_chunk = chunk});
+                                    .prefill_chunk = chunk,
+                                    .kv_memory_bytes = memory,
+                                    .checkpoint_interval = 128});
     std::map<RequestId, Story> stories;
     std::vector<RequestId> ids;
     const int num_actions = *rc::gen::inRange(1, 12);
@@ -114,7 +121,9 @@ class EngineSchedule : public ::testing::Test {
       if (action < 5) {
         const auto which = *rc::gen::inRange(0u, kNumRequests);
         Request request = MakeRequest(which, vocab());
-        if (!ids.empty()) request.continue_from = *rc::gen::elementOf(ids);
+        const auto scope = *rc::gen::inRange<uint64_t>(0, 3);
+        if (scope > 0) request.cache = kvcache::CacheScope{scope};
+        request.priority = *rc::gen::inRange(-1, 2);
         const auto id = engine->Submit(std::move(request));
         RC_ASSERT(id.ok());
         ids.push_back(*id);
@@ -124,7 +133,7 @@ class EngineSchedule : public ::testing::Test {
         engine->Cancel(id);
         stories[id].cancelled = true;
       } else if (action == 6 && !ids.empty()) {
-        engine->Drop(*rc::gen::elementOf(ids));
+        engine->PurgeCache(kvcache::CacheScope{1});
       } else {
         const int steps = *rc::gen::inRange(1, 20);
         for (int s = 0; s < steps; ++s) Step(*engine, stories);
@@ -132,6 +141,8 @@ class EngineSchedule : public ::testing::Test {
     }
     while (engine->HasWork()) Step(*engine, stories);
     for (const auto& [id, story] : stories) Check(story);
+    RC_ASSERT(engine->stats().kv_reserved_bytes == 0);
+    RC_ASSERT(engine->stats().cache.bytes <= engine->stats().kv_memory_bytes);
   }
 
   std::shared_ptr<const model::Weights> weights_;
@@ -165,24 +176,19 @@ TEST_F(EngineSchedule, CancellingAQueuedRequestEndsItInTheNextStep) {
   EXPECT_TRUE(events->back().token.has_value());
 }
 
-// Kept sequences give way to running ones: more chats than places never block each other.
-TEST_F(EngineSchedule, KeptSequencesMakeRoom) {
-  const auto engine = MakeEngine({.max_context = 256, .max_sequences = 2});
-  std::vector<RequestId> ids;
-  for (int round = 0; round < 5; ++round) {
-    Request request = MakeRequest(4, vocab());
-    request.keep = true;
-    const auto id = engine->Submit(request);
-    std::map<RequestId, Story> stories;
-    while (engine->HasWork()) Step(*engine, stories);
-    EXPECT_EQ(stories[*id].tokens, alone_[4]);
-    ids.push_back(*id);
-  }
-  EXPECT_EQ(engine->context_used(ids[2]), 0u);
-  EXPECT_GT(engine->context_used(ids[3]), 0u);
-  EXPECT_GT(engine->context_used(ids[4]), 0u);
-  engine->Drop(ids[4]);
-  EXPECT_EQ(engine->context_used(ids[4]), 0u);
+// A request that would never fit is refused at once, with the figures.
+TEST_F(EngineSchedule, WhatNeedsMoreThanTheKvMemoryIsRefused) {
+  const auto spec = weights_->config.kv_spec(KvFormat::kNative, false);
+  const auto engine = MakeEngine(
+      {.max_context = 1024, .kv_memory_bytes = 2 * spec.block_bytes() + spec.state_bytes()});
+  Request request = MakeRequest(1, vocab());
+  request.max_new_tokens = 200;
+  EXPECT_TRUE(engine->Submit(request).ok());
+  request.max_new_tokens = 300;
+  const auto refused = engine->Submit(request);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_NE(refused.error().message.find("--kv-memory"), std::string::npos);
 }
 
 TEST(EngineGolden, ExactGreedyEqualsGoldenForAnyChunkAndThreads) {

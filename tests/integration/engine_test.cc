@@ -91,33 +91,64 @@ TEST(EngineTest, AnswersDoNotDependOnNeighborsOrChunks) {
   }
 }
 
-TEST(EngineTest, ContinuingEqualsAFreshPrompt) {
+// A hit counts tokens whose forward did not run.
+Answer CompleteCached(Engine& engine, Request request, uint32_t* reused) {
+  request.cache = kvcache::CacheScope{1};
+  const auto id = engine.Submit(request);
+  EXPECT_TRUE(id.ok());
+  const auto events = engine.Step();
+  EXPECT_TRUE(events.ok());
+  *reused = events->front().reused;
+  Answer answer;
+  if (events->front().token) answer.tokens.push_back(*events->front().token);
+  const Answer rest = RunAll(engine)[*id];
+  answer.tokens.insert(answer.tokens.end(), rest.tokens.begin(), rest.tokens.end());
+  return answer;
+}
+
+TEST(EngineTest, GoingOnFromARememberedPrefixEqualsAFreshPrompt) {
   const auto engine = MakeEngine(Mini(), {});
-  Request first = Greedy(Ids(150, 42), 10);
-  first.keep = true;
-  const auto first_id = engine->Submit(first);
-  const Ids answer = RunAll(*engine)[*first_id].tokens;
-  EXPECT_EQ(engine->context_used(*first_id), 159u);  // the last token was not fed
+  uint32_t reused = 0;
+  const Request first = Greedy(Ids(150, 42), 10);
+  const Ids answer = CompleteCached(*engine, first, &reused).tokens;
+  EXPECT_EQ(reused, 0u);
 
   Ids longer = first.prompt;
   longer.insert(longer.end(), answer.begin(), answer.end());
   longer.insert(longer.end(), {7, 8, 9});
-  Request second = Greedy(longer, 10);
-  second.continue_from = *first_id;
-  second.keep = true;
-  const auto second_id = engine->Submit(second);
-  const auto events = engine->Step();
-  ASSERT_TRUE(events.ok());
-  EXPECT_EQ(engine->context_used(*second_id), longer.size()) << "one step: only the new tokens ran";
-  Ids continued = {*events->front().token};
-  const Ids rest = RunAll(*engine)[*second_id].tokens;
-  continued.insert(continued.end(), rest.begin(), rest.end());
+  const Ids continued = CompleteCached(*engine, Greedy(longer, 10), &reused).tokens;
+  EXPECT_EQ(reused, 159u) << "all but the last sampled token, which was never fed";
   EXPECT_EQ(continued, Complete(*MakeEngine(Mini(), {}), Greedy(longer, 10)));
 
-  // An edited prompt: far from the end, so the sequence starts over; the answer is the same.
-  Request edited = Greedy(Ids(140, 42), 5);
-  edited.continue_from = *second_id;
-  EXPECT_EQ(Complete(*engine, edited), Complete(*MakeEngine(Mini(), {}), Greedy(Ids(140, 42), 5)));
+  // The same again: only the last token is fed.
+  EXPECT_EQ(CompleteCached(*engine, Greedy(longer, 10), &reused).tokens, continued);
+  EXPECT_EQ(reused, longer.size() - 1);
+
+  // Edited a few tokens before the end of the first prompt: a short rewind.
+  Ids edited = Ids(150, 42);
+  edited.resize(145);
+  edited.insert(edited.end(), {3, 4, 5});
+  const Ids changed = CompleteCached(*engine, Greedy(edited, 5), &reused).tokens;
+  EXPECT_EQ(reused, 145u);
+  EXPECT_EQ(changed, Complete(*MakeEngine(Mini(), {}), Greedy(edited, 5)));
+
+  // Another scope finds nothing.
+  Request other = Greedy(longer, 10);
+  other.cache = kvcache::CacheScope{2};
+  ASSERT_TRUE(engine->Submit(other).ok());
+  EXPECT_EQ(engine->Step()->front().reused, 0u);
+}
+
+TEST(EngineTest, LongPromptsAreRememberedOnTheWay) {
+  const auto engine = MakeEngine(Mini(), {.max_context = 1024, .checkpoint_interval = 256});
+  uint32_t reused = 0;
+  CompleteCached(*engine, Greedy(Ids(700, 3), 1), &reused);
+  Ids fork = Ids(700, 3);
+  fork.resize(600);
+  fork.push_back(1);
+  const Ids answer = CompleteCached(*engine, Greedy(fork, 6), &reused).tokens;
+  EXPECT_EQ(reused, 512u) << "the last checkpoint before the texts part";
+  EXPECT_EQ(answer, Complete(*MakeEngine(Mini(), {}), Greedy(fork, 6)));
 }
 
 TEST(EngineTest, StopTokenEndsAndIsReported) {
