@@ -1,32 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// All of a connection runs on its strand. A read is always pending while there is room for what it
-// may bring: before the request's end for its bytes, after it to notice at once that the client has
-// gone. Bytes of pipelined requests wait in in_.
+// A read is always pending while there is room for what it may bring: before the request's end for
+// its bytes, after it to notice at once that the client has gone. Bytes of pipelined requests wait
+// in in_.
 #include <algorithm>
-#include <array>
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/ssl/stream.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <new>
-#include <optional>
-#include <type_traits>
 
-#include "cachalot/http/answer_internal.h"
-#include "cachalot/http/connection_internal.h"
-#include "cachalot/http/request_reader_internal.h"
-#include "cachalot/http/wire_internal.h"
+#include "cachalot/http/connection_impl_internal.h"
 
 namespace cachalot::http {
 namespace {
 
-namespace asio = boost::asio;
-using asio::ip::tcp;
-using boost::system::error_code;
-using Clock = std::chrono::steady_clock;
-using Time = Clock::time_point;
-
-constexpr Time kNever = Time::max();
 // Read buffers: a request comes in few reads; a connection that only waits costs little, as most
 // of a thousand open streams do.
 constexpr size_t kReadBytes = 16 << 10;
@@ -38,115 +21,7 @@ constexpr size_t kMaxPipelinedBytes = 64 << 10;
 // Write buffers above this are freed after use.
 constexpr size_t kKeptBytes = 4 << 10;
 
-enum class Phase : uint8_t {
-  kHandshake,
-  kIdle,     // nothing of a request has come
-  kHeader,   // some of it
-  kBody,     // all of the headers
-  kRunning,  // the exchange is the handler's
-  kLinger,   // all is sent; what comes is discarded until the client closes
-  kClosed,
-};
-
-template <typename S>
-class ConnectionImpl final : public Connection,
-                             public std::enable_shared_from_this<ConnectionImpl<S>> {
-  static constexpr bool kTls = !std::is_same_v<S, tcp::socket>;
-
- public:
-  template <typename... Args>
-  explicit ConnectionImpl(const ConnectionEnv& env, Args&&... stream_args)
-      : env_(env), stream_(std::forward<Args>(stream_args)...), timer_(stream_.get_executor()) {}
-
-  void Start() override {
-    Post([this] { Begin(); });
-  }
-  void Drain() override {
-    Post([this] { OnDrain(); });
-  }
-  void Cut() override {
-    Post([this] { Close(/*reset=*/false); });
-  }
-
- private:
-  using Callback = void (ConnectionImpl::*)(const error_code&, size_t);
-
-  template <typename F>
-  void Post(F f) {
-    asio::post(stream_.get_executor(), [self = this->shared_from_this(), f] { f(); });
-  }
-  auto Bind(Callback callback) {
-    return [self = this->shared_from_this(), callback](const error_code& ec, size_t n = 0) {
-      if (self->phase_ != Phase::kClosed) (self.get()->*callback)(ec, n);
-    };
-  }
-
-  // Life.
-  void Begin();
-  void OnHandshake(const error_code& ec, size_t);
-  void OnDrain();
-  void Linger();
-  void Close(bool reset);
-
-  // Reading.
-  void Read();
-  void OnRead(const error_code& ec, size_t n);
-  void Parse();
-  void AwaitRequest();
-  void Reject(int status, std::string_view message);
-
-  // Answering.
-  void Dispatch();
-  void Pump();
-  void TakeHead(const Answer::Work& work, std::string* out);
-  void Frame(std::string_view bytes, std::string* out) const;
-  void FinishAnswer();
-
-  // Writing.
-  void Queue(std::string_view bytes);
-  void WriteSome();
-  void OnWrite(const error_code& ec, size_t n);
-  void OnWritten();
-
-  // Time.
-  void Arm();
-  void OnTimer(const error_code& ec, size_t);
-  void OnReadDeadline();
-  void Ping(Time now);
-
-  const ConnectionEnv& env_;
-  S stream_;
-  asio::steady_timer timer_;
-  Phase phase_ = Phase::kIdle;
-  std::string remote_;
-
-  std::vector<char> read_buffer_;  // of the pending read
-  bool reading_ = false;
-  std::string in_;  // read, not parsed
-  RequestReader reader_;
-
-  std::shared_ptr<Answer> answer_;
-  Framing framing_;
-  Headers cors_headers_;
-  bool is_head_ = false;  // a HEAD request: the answer's body is not sent
-  bool is_stream_ = false;
-  bool answer_taken_ = false;   // the answer's last byte is in out_ or written
-  bool discard_first_ = false;  // the request was refused before its end
-  size_t taken_bytes_ = 0;      // of the stream, in out_
-  std::string keep_alive_bytes_;
-
-  std::string out_;   // being written
-  std::string next_;  // to be written after it
-  size_t written_bytes_ = 0;
-  bool writing_ = false;
-  bool draining_ = false;
-
-  Time read_deadline_ = kNever;
-  Time write_deadline_ = kNever;
-  Time ping_at_ = kNever;
-  Time last_write_ = kNever;
-  Time armed_at_ = kNever;
-};
+}  // namespace
 
 template <typename S>
 void ConnectionImpl<S>::Begin() {
@@ -238,7 +113,7 @@ void ConnectionImpl<S>::OnRead(const error_code& ec, size_t n) {
   if (ec) {
     // Done sending, it may still read the rest of an answer that is complete here.
     const bool is_flushing = answer_taken_ && writing_;
-    framing_.keep_alive = false;
+    framer_.ForbidKeepAlive();
     if (!is_flushing || (ec != asio::error::eof && !kTls)) Close(/*reset=*/false);
     return;
   }
@@ -286,23 +161,23 @@ void ConnectionImpl<S>::Reject(int status, std::string_view message) {
   phase_ = Phase::kRunning;
   read_deadline_ = kNever;
   discard_first_ = answer_taken_ = true;
-  framing_ = {.keep_alive = false};
   in_ = {};
-  const Response response =
-      JsonError(status, status >= 500 ? "server_error" : "invalid_request_error", message);
-  Queue(ResponseHead(response, framing_, {}) + response.body);
+  framer_.Begin({.keep_alive = false});
+  const char* type = status >= 500 ? "server_error" : "invalid_request_error";
+  Queue(framer_.Frame({.head = JsonError(status, type, message), .ended = true}, true));
 }
 
 template <typename S>
 void ConnectionImpl<S>::Dispatch() {
   phase_ = Phase::kRunning;
   read_deadline_ = kNever;
-  framing_ = {.http_1_0 = reader_.is_http_1_0(), .keep_alive = reader_.keep_alive()};
+  Framer::For answer_for = {.http_1_0 = reader_.is_http_1_0(), .keep_alive = reader_.keep_alive()};
   Request request = reader_.Finish();
   request.remote = remote_;
-  is_head_ = request.method == "HEAD";
-  is_stream_ = answer_taken_ = false;
-  cors_headers_ = env_.cors.AnswerHeaders(request);
+  answer_for.is_head = request.method == "HEAD";
+  answer_for.extra = env_.cors.AnswerHeaders(request);
+  framer_.Begin(std::move(answer_for));
+  answer_taken_ = false;
   if (in_.empty()) in_.shrink_to_fit();
   answer_ =
       std::make_shared<Answer>(env_.options.max_unsent_bytes,
@@ -328,38 +203,15 @@ void ConnectionImpl<S>::Pump() {
   if (phase_ != Phase::kRunning || !answer_) return;
   if (answer_->cut()) return Close(/*reset=*/true);
   if (writing_ || answer_taken_) return;
-  Answer::Work work = answer_->Take();
-  std::string out;
-  if (work.head) TakeHead(work, &out);
+  const Answer::Work work = answer_->Take();
+  const std::string out = framer_.Frame(work, draining_);
   taken_bytes_ = work.bytes.size();
-  Frame(work.bytes, &out);
   answer_taken_ = work.ended;
-  if (work.ended && framing_.chunked && !is_head_) out += kLastChunk;
+  const auto interval = env_.options.keep_alive_interval;
+  if (!work.keep_alive.empty() && interval.count() > 0) ping_at_ = Clock::now() + interval;
   if (!out.empty()) return Queue(out);
   if (answer_taken_) return FinishAnswer();
   answer_->Wrote(std::exchange(taken_bytes_, 0));  // a HEAD request's stream: dropped
-}
-
-template <typename S>
-void ConnectionImpl<S>::TakeHead(const Answer::Work& work, std::string* out) {
-  is_stream_ = work.is_stream;
-  framing_.chunked = is_stream_ && !framing_.http_1_0;
-  framing_.close_delimited = is_stream_ && framing_.http_1_0;
-  framing_.keep_alive = framing_.keep_alive && !framing_.close_delimited && !draining_;
-  *out = ResponseHead(*work.head, framing_, cors_headers_);
-  if (!is_head_ && !HasNoBody(work.head->status)) *out += work.head->body;
-  keep_alive_bytes_ = work.keep_alive;
-  const auto interval = env_.options.keep_alive_interval;
-  if (is_stream_ && !keep_alive_bytes_.empty() && interval.count() > 0) {
-    ping_at_ = Clock::now() + interval;
-  }
-}
-
-template <typename S>
-void ConnectionImpl<S>::Frame(std::string_view bytes, std::string* out) const {
-  if (is_head_) return;
-  if (framing_.chunked) return AppendChunk(bytes, out);
-  out->append(bytes);
 }
 
 template <typename S>
@@ -367,7 +219,7 @@ void ConnectionImpl<S>::FinishAnswer() {
   if (const auto answer = std::exchange(answer_, nullptr)) answer->Release();
   answer_taken_ = false;
   ping_at_ = kNever;
-  if (!framing_.keep_alive || draining_) return Linger();
+  if (!framer_.keep_alive() || draining_) return Linger();
   AwaitRequest();
 }
 
@@ -447,12 +299,9 @@ void ConnectionImpl<S>::Ping(Time now) {
   const bool is_due = !writing_ && now - last_write_ >= interval;
   ping_at_ = (is_due || writing_ ? now : last_write_) + interval;
   if (!is_due || answer_taken_) return;
-  std::string out;
-  Frame(keep_alive_bytes_, &out);
+  const std::string out = framer_.KeepAlive();
   if (!out.empty()) Queue(out);
 }
-
-}  // namespace
 
 std::shared_ptr<Connection> NewConnection(tcp::socket socket, asio::ssl::context* tls,
                                           const ConnectionEnv& env) {

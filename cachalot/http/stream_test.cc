@@ -233,6 +233,7 @@ TEST(Stop, WaitsForARunningStreamAndClosesIdleConnections) {
   EXPECT_EQ(idle.ReadAnswer().status, 200);
   std::thread stopping([&] { test.server().Stop(std::chrono::seconds(10)); });
   EXPECT_EQ(idle.ReadToEnd(), "");
+  idle.Close();
   EXPECT_TRUE(open.stream->Send("goodbye"));
   open.stream->Close();
   EXPECT_EQ(open.client.ReadAnswer().body, "goodbye");
