@@ -128,6 +128,7 @@ void ConnectionImpl<S>::Parse() {
   if (phase_ == Phase::kIdle) {
     phase_ = Phase::kHeader;
     read_deadline_ = Clock::now() + env_.options.header_timeout;
+    gate_asked_ = false;
     reader_.Begin(env_.options.max_header_bytes, env_.options.max_body_bytes);
   }
   const RequestReader::State state = reader_.Feed(&in_);
@@ -135,13 +136,26 @@ void ConnectionImpl<S>::Parse() {
     return Reject(reader_.error_status(), reader_.error_message());
   }
   if (state == RequestReader::State::kDone) return Dispatch();
-  if (state == RequestReader::State::kBody && phase_ == Phase::kHeader) {
-    phase_ = Phase::kBody;
-    read_deadline_ = Clock::now() + env_.options.body_timeout;
-    if (reader_.expects_continue()) Queue(kContinue);
-  }
+  if (state == RequestReader::State::kBody && phase_ == Phase::kHeader && !AwaitBody()) return;
   Arm();
   Read();
+}
+
+// False: the request is refused already.
+template <typename S>
+bool ConnectionImpl<S>::AwaitBody() {
+  phase_ = Phase::kBody;
+  read_deadline_ = Clock::now() + env_.options.body_timeout;
+  Request head = reader_.Head();
+  head.remote = remote_;
+  gate_asked_ = true;
+  auto refusal = env_.gate ? env_.gate(head) : std::nullopt;
+  if (refusal) {
+    Refuse(std::move(*refusal), env_.cors.AnswerHeaders(head));
+    return false;
+  }
+  if (reader_.expects_continue()) Queue(kContinue);
+  return true;
 }
 
 // Waits for the connection's next request; its first bytes may be here already.
@@ -155,16 +169,21 @@ void ConnectionImpl<S>::AwaitRequest() {
   Read();
 }
 
-// Answers a request that never became an exchange, and closes.
 template <typename S>
 void ConnectionImpl<S>::Reject(int status, std::string_view message) {
+  Refuse(JsonError(status, status >= 500 ? "server_error" : "invalid_request_error", message), {});
+}
+
+// Answers a request that never became an exchange, and closes.
+template <typename S>
+void ConnectionImpl<S>::Refuse(Response response, Headers extra) {
   phase_ = Phase::kRunning;
   read_deadline_ = kNever;
   discard_first_ = answer_taken_ = true;
   in_ = {};
-  framer_.Begin({.keep_alive = false});
-  const char* type = status >= 500 ? "server_error" : "invalid_request_error";
-  Queue(framer_.Frame({.head = JsonError(status, type, message), .ended = true}, true));
+  framer_.Begin({.keep_alive = false, .extra = std::move(extra)});
+  Queue(framer_.Frame({.head = std::move(response), .ended = true}, true));
+  Read();
 }
 
 template <typename S>
@@ -186,10 +205,11 @@ void ConnectionImpl<S>::Dispatch() {
                                    if (const auto self = weak.lock()) self->Pump();
                                  });
                                });
-  auto preflight = env_.cors.Preflight(request);
+  auto response = env_.cors.Preflight(request);
+  if (!response && !gate_asked_ && env_.gate) response = env_.gate(request);
   auto exchange = std::make_shared<Exchange>(std::move(request), answer_);
-  if (preflight) {
-    exchange->Reply(std::move(*preflight));
+  if (response) {
+    exchange->Reply(std::move(*response));
   } else {
     env_.dispatch(std::move(exchange));
   }

@@ -84,7 +84,9 @@ class ConnectionImpl final : public Connection,
   void OnRead(const error_code& ec, size_t n);
   void Parse();
   void AwaitRequest();
+  bool AwaitBody();
   void Reject(int status, std::string_view message);
+  void Refuse(Response response, Headers extra);
 
   // Answering.
   void Dispatch();
@@ -113,6 +115,7 @@ class ConnectionImpl final : public Connection,
   bool reading_ = false;
   std::string in_;  // read, not parsed
   RequestReader reader_;
+  bool gate_asked_ = false;  // about the current request
 
   std::shared_ptr<Answer> answer_;
   Framer framer_;

@@ -24,6 +24,7 @@ class Connection {
 struct ConnectionEnv {
   const ServerOptions& options;
   const CorsPolicy& cors;
+  const Gate& gate;                                         // may be empty
   std::function<void(std::shared_ptr<Exchange>)> dispatch;  // to a worker
   std::function<void(Connection*)> on_closed;               // once, on an I/O thread
 };

@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -68,6 +69,9 @@ class Exchange {
   Exchange& operator=(const Exchange&) = delete;
 
   const Request& request() const { return request_; }
+  // Moves the body out, so that a long answer does not hold megabytes of prompt. Not while another
+  // thread reads request().
+  std::string TakeBody() { return std::move(request_.body); }
 
   // The first of Reply and BeginStream is the answer; later ones are ignored (a later stream is
   // gone from the start).
@@ -92,6 +96,11 @@ class Exchange {
 // Runs on a worker thread. It holds up the requests behind it, so it should hand long work on and
 // return. An exception ends the exchange with a 500.
 using Handler = std::function<void(std::shared_ptr<Exchange>)>;
+
+// Asked once for each request when its headers are there, before the rest of its body is read and
+// the Handler runs; a Response refuses it. So a client without a key cannot make the server hold
+// its body. `body` may be there or not. Runs on an I/O thread: must be quick, must not throw.
+using Gate = std::function<std::optional<Response>(const Request&)>;
 
 // {"error":{"message":..,"type":..,"param":null,"code":null}}, the shape OpenAI clients read; the
 // transport's own errors look like this. `message` and `type`: any UTF-8.

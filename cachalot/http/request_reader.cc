@@ -18,7 +18,7 @@ namespace beast = boost::beast;
 using BeastError = beast::http::error;
 
 struct Refusal {
-  int status;
+  int status = 0;  // 0: none
   std::string_view message;
 };
 
@@ -60,6 +60,19 @@ void SplitTarget(std::string_view target, Request* out) {
 
 std::string_view View(beast::string_view text) { return {text.data(), text.size()}; }
 
+// What Beast lets pass: a missing or second Host [RFC 9112 3.2], and codings we would read as no
+// body at all, taking the body for the next request [RFC 9112 6.1].
+Refusal CheckHead(const beast::http::request<beast::http::string_body>& message) {
+  if (message.version() >= 11 && message.count(beast::http::field::host) != 1) {
+    return {400, "malformed request: expected one Host header"};
+  }
+  const auto coding = message.find(beast::http::field::transfer_encoding);
+  if (coding != message.end() && !EqualsIgnoringCase(View(coding->value()), "chunked")) {
+    return {501, "Transfer-Encoding: expected chunked"};
+  }
+  return {};
+}
+
 }  // namespace
 
 struct RequestReader::Parser {
@@ -88,8 +101,11 @@ RequestReader::State RequestReader::Feed(std::string* in) {
     error_message_ = "no memory for the request's body; try again later";
     return State::kBad;
   }
-  if (ec && ec != BeastError::need_more) {
-    const Refusal refusal = RefusalOf(ec);
+  const bool failed = ec && ec != BeastError::need_more;
+  const Refusal refusal = failed                    ? RefusalOf(ec)
+                          : parser.is_header_done() ? CheckHead(parser.get())
+                                                    : Refusal{};
+  if (refusal.status != 0) {
     error_status_ = refusal.status;
     error_message_ = refusal.message;
     return State::kBad;
@@ -106,16 +122,21 @@ bool RequestReader::expects_continue() const {
 bool RequestReader::is_http_1_0() const { return parser_->beast.get().version() < 11; }
 bool RequestReader::keep_alive() const { return parser_->beast.get().keep_alive(); }
 
-Request RequestReader::Finish() {
-  auto message = parser_->beast.release();
-  parser_ = nullptr;
+Request RequestReader::Head() const {
+  const auto& message = parser_->beast.get();
   Request request;
   request.method = View(message.method_string());
   SplitTarget(View(message.target()), &request);
-  request.body = std::move(message.body());
   for (const auto& field : message) {
     request.headers.emplace_back(View(field.name_string()), View(field.value()));
   }
+  return request;
+}
+
+Request RequestReader::Finish() {
+  Request request = Head();
+  request.body = std::move(parser_->beast.get().body());
+  parser_ = nullptr;
   return request;
 }
 

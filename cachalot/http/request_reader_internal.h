@@ -33,6 +33,7 @@ class RequestReader {
   bool expects_continue() const;
   bool is_http_1_0() const;
   bool keep_alive() const;
+  Request Head() const;  // without body
 
   // After kDone. Frees the parser. `remote` is left to the caller.
   Request Finish();

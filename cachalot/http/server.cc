@@ -64,12 +64,14 @@ Status ServerOptions::Validate() const {
 }
 
 struct Server::Impl {
-  explicit Impl(ServerOptions server_options, Handler server_handler)
+  Impl(ServerOptions server_options, Handler server_handler, Gate server_gate)
       : options(std::move(server_options)),
         handler(std::move(server_handler)),
+        gate(std::move(server_gate)),
         cors(options.cors_origins),
         env{.options = options,
             .cors = cors,
+            .gate = gate,
             .dispatch =
                 [this](std::shared_ptr<Exchange> exchange) {
                   workers->Post([this, exchange = std::move(exchange)] { handler(exchange); });
@@ -87,6 +89,7 @@ struct Server::Impl {
 
   const ServerOptions options;
   const Handler handler;
+  const Gate gate;
   const CorsPolicy cors;
   const ConnectionEnv env;
   std::unique_ptr<asio::ssl::context> tls;
@@ -188,10 +191,10 @@ size_t Server::max_connections() const { return impl_->max_connections; }
 size_t Server::open_connections() const { return impl_->registry.size(); }
 void Server::Stop(std::chrono::milliseconds deadline) { impl_->Stop(deadline); }
 
-Result<std::unique_ptr<Server>> Server::Start(ServerOptions options, Handler handler) {
+Result<std::unique_ptr<Server>> Server::Start(ServerOptions options, Handler handler, Gate gate) {
   CACHALOT_RETURN_IF_ERROR(options.Validate());
   const size_t files = RaiseFileLimit();
-  auto impl = std::make_unique<Impl>(std::move(options), std::move(handler));
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(handler), std::move(gate));
   impl->max_connections =
       std::min<size_t>(impl->options.max_connections,
                        files > 2 * kReservedFiles ? files - kReservedFiles : files / 2);

@@ -41,9 +41,11 @@ struct ServerOptions {
 
 class Server {
  public:
-  // Listens and serves when it returns. Raises the file limit (RaiseFileLimit); if it is still too
-  // low for max_connections, fewer are taken: compare max_connections() and say so.
-  static Result<std::unique_ptr<Server>> Start(ServerOptions options, Handler handler);
+  // Listens and serves when it returns. `gate` may be empty. Raises the file limit
+  // (RaiseFileLimit); if it is still too low for max_connections, fewer are taken: compare
+  // max_connections() and say so.
+  static Result<std::unique_ptr<Server>> Start(ServerOptions options, Handler handler,
+                                               Gate gate = {});
   ~Server();  // Stop(0)
 
   uint16_t port() const;

@@ -160,13 +160,18 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"LengthAndChunks",
                 "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc",
                 400},
-        Refused{"BadChunk", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400},
+        Refused{"NoHost", "GET / HTTP/1.1\r\n\r\n", 400},
+        Refused{"TwoHosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
+        Refused{"OtherCoding", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\nabc",
+                501},
+        Refused{"BadChunk",
+                "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400},
         Refused{"Http2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
         Refused{"LongBody", "POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n", 413},
-        Refused{
-            "LongChunks",
-            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" + std::string(1001, 'x'),
-            413},
+        Refused{"LongChunks",
+                "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" +
+                    std::string(1001, 'x'),
+                413},
         Refused{"LongHeaders", "GET / HTTP/1.1\r\nA: " + std::string(3000, 'x') + "\r\n\r\n", 431},
         Refused{"EndlessHeader", "GET / HTTP/1.1\r\nA: " + std::string(3000, 'x'), 431}),
     [](const auto& test_case) { return std::string(test_case.param.name); });
@@ -179,13 +184,34 @@ TEST(Server, RefusalSurvivesABodyStillBeingSent) {
   EXPECT_EQ(client.ReadAnswer().status, 413);
 }
 
+TEST(Server, GateRefusesBeforeTheBodyIsRead) {
+  const Gate gate = [](const Request& request) -> std::optional<Response> {
+    if (request.Header("x-api-key") == "good") return std::nullopt;
+    return JsonError(401, "authentication_error", "wrong key");
+  };
+  TestServer test({.cors_origins = {"*"}}, gate);
+  Client client(test.port());
+  client.Send(Get("/where"));
+  EXPECT_EQ(client.ReadAnswer().status, 401);
+  client.Send(Get("/where", "x-api-key: good\r\n"));  // the connection went on
+  EXPECT_EQ(client.ReadAnswer().status, 200);
+  client.Send("POST /echo HTTP/1.1\r\nHost: x\r\nx-api-key: good\r\nContent-Length: 2\r\n\r\n");
+  client.Send("ok");
+  EXPECT_EQ(client.ReadAnswer().body, "ok");
+  client.Send("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n");
+  const Answered refused = client.ReadAnswer();
+  EXPECT_EQ(refused.status, 401);
+  EXPECT_TRUE(refused.Has("Connection: close"));
+  EXPECT_TRUE(refused.Has("Access-Control-Allow-Origin: *"));
+}
+
 TEST(Server, TimesOutSlowHeadersAndBodies) {
   TestServer test({.header_timeout = milliseconds(50), .body_timeout = milliseconds(50)});
   Client header(test.port());
   Client body(test.port());
   Client silent(test.port());
   header.Send("GET / HTTP/1.1\r\n");
-  body.Send("POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc");
+  body.Send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
   EXPECT_EQ(header.ReadAnswer().status, 408);
   EXPECT_EQ(body.ReadAnswer().status, 408);
   EXPECT_EQ(silent.ReadToEnd(), "");

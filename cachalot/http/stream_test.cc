@@ -256,7 +256,7 @@ TEST(Stop, CutsStreamsAtTheDeadlineAndTellsTheirProducers) {
   exchange->OnDisconnect([&] { gone.Set(); });
   const auto stream = exchange->BeginStream({}, {});
   Client half(test.port());
-  half.Send("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc");
+  half.Send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");
   // The server has seen all of `half` once it answers a later connection's request.
   Client later(test.port());
   later.Send(Get("/where"));

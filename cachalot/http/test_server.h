@@ -43,10 +43,10 @@ class Event {
 // exchange waits in Next().
 class TestServer {
  public:
-  explicit TestServer(ServerOptions options = {}) {
+  explicit TestServer(ServerOptions options = {}, Gate gate = {}) {
     options.port = 0;
-    auto started =
-        Server::Start(std::move(options), [this](std::shared_ptr<Exchange> e) { Handle(e); });
+    auto started = Server::Start(
+        std::move(options), [this](std::shared_ptr<Exchange> e) { Handle(e); }, std::move(gate));
     EXPECT_TRUE(started.ok()) << started.error().message;
     server_ = std::move(started).value();
   }
@@ -69,7 +69,7 @@ class TestServer {
  private:
   void Handle(const std::shared_ptr<Exchange>& exchange) {
     const Request& request = exchange->request();
-    if (request.target == "/echo") return exchange->Reply({.body = request.body});
+    if (request.target == "/echo") return exchange->Reply({.body = exchange->TakeBody()});
     if (request.target == "/where") {
       return exchange->Reply({.body = request.target + "?" + request.query});
     }
