@@ -3,6 +3,9 @@
 #include "cachalot/http/server.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <random>
 
 #include "cachalot/http/test_server.h"
 
@@ -239,6 +242,40 @@ TEST(Server, ClosesConnectionsPastTheLimit) {
   EXPECT_EQ(third.ReadToEnd(), "");
   first.Send(Get("/where"));
   EXPECT_EQ(first.ReadAnswer().status, 200);
+}
+
+// Whole, mutated and cut requests from clients that wait, close or reset.
+TEST(Server, SurvivesRandomClients) {
+  constexpr uint32_t kSeed = 20261124;
+  SCOPED_TRACE(kSeed);
+  std::mt19937 random(kSeed);
+  const auto below = [&](size_t n) { return static_cast<size_t>(random()) % n; };
+  TestServer test({.max_body_bytes = 1000, .max_header_bytes = 1024});
+  const std::string valid = PostBody("/echo", "hello") +
+                            Get("/where?x", "Expect: 100-continue\r\n") +
+                            "POST /other HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+                            "3\r\nabc\r\n0\r\n\r\n";
+  for (int i = 0; i < 1000; ++i) {
+    std::string bytes = valid.substr(0, below(valid.size() + 1));
+    for (size_t m = below(4); m > 0 && !bytes.empty(); --m) {
+      bytes[below(bytes.size())] = static_cast<char>(below(256));
+    }
+    Client client(test.port());
+    const size_t cut = below(bytes.size() + 1);
+    client.Send(bytes.substr(0, cut));
+    client.Send(bytes.substr(cut));
+    if (const size_t end = below(3); end == 0) {
+      client.Reset();
+    } else if (end == 1) {
+      client.ShutdownSend();
+      client.ReadToEnd();
+    }
+  }
+  Client client(test.port());
+  client.Send(Get("/where"));
+  EXPECT_EQ(client.ReadAnswer().status, 200);
+  for (int i = 0; i < 2000 && test.server().open_connections() > 1; ++i) usleep(1000);
+  EXPECT_EQ(test.server().open_connections(), 1u) << "all others have been noticed to be gone";
 }
 
 TEST(Server, TellsWhyItCannotStart) {
