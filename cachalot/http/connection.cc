@@ -198,13 +198,12 @@ void ConnectionImpl<S>::Dispatch() {
   framer_.Begin(std::move(answer_for));
   answer_taken_ = false;
   if (in_.empty()) in_.shrink_to_fit();
-  answer_ =
-      std::make_shared<Answer>(env_.options.max_unsent_bytes,
-                               [weak = this->weak_from_this(), executor = stream_.get_executor()] {
-                                 asio::post(executor, [weak] {
-                                   if (const auto self = weak.lock()) self->Pump();
-                                 });
-                               });
+  // A producer in here cannot own the last reference: Close and Release wait for it to leave.
+  Answer::Wake wake = [weak = this->weak_from_this()] {
+    const auto self = weak.lock();
+    if (self) self->Post([connection = self.get()] { connection->Pump(); });
+  };
+  answer_ = std::make_shared<Answer>(env_.options.max_unsent_bytes, std::move(wake));
   auto response = env_.cors.Preflight(request);
   if (!response && !gate_asked_ && env_.gate) response = env_.gate(request);
   auto exchange = std::make_shared<Exchange>(std::move(request), answer_);

@@ -185,6 +185,7 @@ void Server::Impl::Stop(std::chrono::milliseconds deadline) {
 }
 
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+// NOLINTNEXTLINE(bugprone-exception-escape): only without memory to post; nothing is left to do
 Server::~Server() { Stop(std::chrono::milliseconds(0)); }
 uint16_t Server::port() const { return impl_->port; }
 size_t Server::max_connections() const { return impl_->max_connections; }
