@@ -46,7 +46,7 @@ class Server {
   // max_connections() and say so.
   static Result<std::unique_ptr<Server>> Start(ServerOptions options, Handler handler,
                                                Gate gate = {});
-  ~Server();  // Stop(0)
+  ~Server();  // Stop(0). NOLINT(bugprone-exception-escape): see server.cc
 
   uint16_t port() const;
   size_t max_connections() const;
