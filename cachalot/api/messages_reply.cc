@@ -63,9 +63,9 @@ class MessagesReply final : public ReplyWriter {
   std::string Add(const Delta& delta) override {
     switch (delta.kind) {
       case Delta::Kind::kReasoning:
-        return Open(BlockKind::kThinking) + Text(delta.text);
+        return Append(BlockKind::kThinking, delta.text);
       case Delta::Kind::kContent:
-        return Open(BlockKind::kText) + Text(delta.text);
+        return Append(BlockKind::kText, delta.text);
       case Delta::Kind::kCallStart:
         return OpenCall(delta.text);
       case Delta::Kind::kArguments:
@@ -82,7 +82,10 @@ class MessagesReply final : public ReplyWriter {
     if (finish == Finish::kAborted) {
       return out + Fail(ErrorOfStatus(503, "The server stopped before the answer was complete"));
     }
-    if (!has_answer_) out += Open(BlockKind::kText) + Close();
+    if (!has_answer_) {
+      out += Open(BlockKind::kText);
+      out += Close();
+    }
     if (finish == Finish::kStop && num_calls_ > 0) finish = Finish::kToolCalls;
     stop_reason_ = JsonText(StopReason(finish));
     if (finish == Finish::kStopString) stop_sequence_ = JsonText(stop_string);
@@ -127,6 +130,13 @@ class MessagesReply final : public ReplyWriter {
   std::string DeltaEvent(const char* type, std::string_view key, std::string_view text) const {
     const std::string delta = JsonObject({{"type", JsonText(type)}, {key, JsonText(text)}});
     return Event("content_block_delta", {{"index", Index()}, {"delta", delta}});
+  }
+
+  // Each call depends on what the one before it changed, hence never two in one expression.
+  std::string Append(BlockKind kind, std::string_view text) {
+    std::string out = Open(kind);
+    out += Text(text);
+    return out;
   }
 
   // A block of this kind is open afterwards.

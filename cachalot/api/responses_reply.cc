@@ -102,16 +102,17 @@ class ResponsesReply final : public ReplyWriter {
 
   std::string Begin(const Usage&) override {
     const std::string response = Response("in_progress", "null", "null", "null");
-    return Event("response.created", {{"response", response}}) +
-           Event("response.in_progress", {{"response", response}});
+    std::string out = Event("response.created", {{"response", response}});
+    out += Event("response.in_progress", {{"response", response}});
+    return out;
   }
 
   std::string Add(const Delta& delta) override {
     switch (delta.kind) {
       case Delta::Kind::kReasoning:
-        return Open(ItemKind::kReasoning) + Text(delta);
+        return Append(ItemKind::kReasoning, delta);
       case Delta::Kind::kContent:
-        return Open(ItemKind::kMessage) + Text(delta);
+        return Append(ItemKind::kMessage, delta);
       case Delta::Kind::kCallStart:
         return OpenCall(delta.text);
       case Delta::Kind::kArguments:
@@ -193,25 +194,34 @@ class ResponsesReply final : public ReplyWriter {
     return StrCat(kNames[static_cast<size_t>(item_.kind)], ".", what);
   }
 
+  // Events are numbered as they are made, hence never two in one expression.
+  std::string Append(ItemKind kind, const Delta& delta) {
+    std::string out = Open(kind);
+    out += Text(delta);
+    return out;
+  }
+
   // An item of this kind is open afterwards; not for calls.
   std::string Open(ItemKind kind) {
     if (is_open_ && item_.kind == kind) return "";
-    const std::string closed = Close("completed");
+    std::string out = Close("completed");
     const std::string_view prefix = kind == ItemKind::kReasoning ? "rs_" : "msg_";
     Start({.kind = kind, .id = StrCat(prefix, info_.id, "_", items_.size())});
-    return closed + Added() +
-           ItemEvent("content_part.added", "part", PartJson(item_, "", logprobs_));
+    out += Added();
+    out += ItemEvent("content_part.added", "part", PartJson(item_, "", logprobs_));
+    return out;
   }
 
   std::string OpenCall(const std::string& name) {
-    const std::string closed = Close("completed");
+    std::string out = Close("completed");
     const bool custom =
         std::find(custom_tools_.begin(), custom_tools_.end(), name) != custom_tools_.end();
     Start({.kind = custom ? ItemKind::kCustomCall : ItemKind::kFunctionCall,
            .id = StrCat(custom ? "ctc_" : "fc_", info_.id, "_", items_.size()),
            .call_id = CallId(Surface::kResponses, info_.id, 0, num_calls_++),
            .name = name});
-    return closed + Added();
+    out += Added();
+    return out;
   }
 
   void Start(Item item) {
@@ -240,8 +250,8 @@ class ResponsesReply final : public ReplyWriter {
     if (!is_open_) return "";
     is_open_ = false;
     const std::string item = ItemJson(item_, status, logprobs_);
-    std::string out = Ended() + Event("response.output_item.done",
-                                      {{"output_index", OutputIndex()}, {"item", item}});
+    std::string out = Ended();
+    out += Event("response.output_item.done", {{"output_index", OutputIndex()}, {"item", item}});
     items_.push_back(item);
     return out;
   }
