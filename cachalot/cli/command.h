@@ -22,6 +22,7 @@ void RegisterTokenize(CLI::App& app, int& exit_code);
 void RegisterSynth(CLI::App& app, int& exit_code);
 void RegisterRender(CLI::App& app, int& exit_code);
 void RegisterParse(CLI::App& app, int& exit_code);
+void RegisterServe(CLI::App& app, int& exit_code);
 void RegisterLogits(CLI::App& app, int& exit_code);
 
 // Prints "cachalot: <code name>: <message>" as one line on standard error; returns the exit code.

@@ -29,6 +29,7 @@ void RegisterAll(CLI::App& app, int& exit_code) {
       RegisterTokenize,    //
       RegisterRender,      //
       RegisterParse,       //
+      RegisterServe,       //
   };
   for (const auto register_command : commands) register_command(app, exit_code);
 }

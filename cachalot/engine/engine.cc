@@ -92,6 +92,7 @@ struct Engine::Impl {
         sampler(weights->config.vocab_size),
         budget(*weights, o.prefill_slack) {}
 
+  size_t MaxTokens(const Request& request) const;  // prompt and answer
   uint64_t KvBytes(size_t num_tokens) const;
   void Admit();
   Status Start(Task& task);
@@ -187,7 +188,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const model::Weig
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
 
-Result<RequestId> Engine::Submit(Request request) {
+Status Engine::Check(const Request& request) const {
   const uint32_t vocab = impl_->weights->config.vocab_size;
   if (request.prompt.empty()) {
     return Error{ErrorCode::kInvalidArgument, "the prompt is empty, at least one token is needed"};
@@ -200,29 +201,32 @@ Result<RequestId> Engine::Submit(Request request) {
     }
   }
   CACHALOT_RETURN_IF_ERROR(request.sampling.Validate(vocab));
-  const size_t prompt_size = request.prompt.size();
-  if (prompt_size >= impl_->max_context) {
+  if (request.prompt.size() >= impl_->max_context) {
     return Error{ErrorCode::kResourceExhausted,
-                 StrCat("the prompt has ", prompt_size, " tokens, the context ", impl_->max_context,
+                 StrCat("the prompt has ", request.prompt.size(), " tokens, the context ",
+                        impl_->max_context,
                         " with room for an answer; raise --max-context (this model: up to ",
                         impl_->weights->config.max_position_embeddings, ")")};
   }
-  auto task = std::make_unique<Task>();
-  const size_t room = impl_->max_context - prompt_size;
-  task->max_tokens =
-      prompt_size +
-      (request.max_new_tokens > 0 ? std::min<size_t>(room, request.max_new_tokens) : room);
-  task->kv_bytes = impl_->KvBytes(task->max_tokens);
-  if (task->kv_bytes > impl_->options.kv_memory_bytes) {
+  const size_t most = impl_->MaxTokens(request);
+  const uint64_t bytes = impl_->KvBytes(most);
+  if (bytes > impl_->options.kv_memory_bytes) {
     return Error{ErrorCode::kResourceExhausted,
-                 StrCat("prompt and answer of ", task->max_tokens, " tokens need ", task->kv_bytes,
+                 StrCat("prompt and answer of ", most, " tokens need ", bytes,
                         " bytes of KV memory, there are ", impl_->options.kv_memory_bytes,
                         "; ask for fewer tokens or raise --kv-memory")};
   }
+  return {};
+}
+
+Result<RequestId> Engine::Submit(Request request) {
+  CACHALOT_RETURN_IF_ERROR(Check(request));
+  auto task = std::make_unique<Task>();
   task->id = static_cast<RequestId>(impl_->next_id++);
-  task->prompt_size = prompt_size;
-  task->tokens = request.prompt;
-  task->tokens.reserve(task->max_tokens);
+  task->prompt_size = request.prompt.size();
+  task->max_tokens = impl_->MaxTokens(request);
+  task->kv_bytes = impl_->KvBytes(task->max_tokens);
+  task->tokens = std::move(request.prompt);
   task->request = std::move(request);
   const RequestId id = task->id;
   auto& waiting = impl_->waiting;
@@ -288,6 +292,12 @@ Status Engine::Impl::CheckFiles() {
   return {};
 }
 
+size_t Engine::Impl::MaxTokens(const Request& request) const {
+  const size_t room = max_context - request.prompt.size();
+  return request.prompt.size() +
+         (request.max_new_tokens > 0 ? std::min<size_t>(room, request.max_new_tokens) : room);
+}
+
 uint64_t Engine::Impl::KvBytes(size_t num_tokens) const {
   const kvcache::KvSpec& spec = blocks->spec();
   const size_t num_blocks = (num_tokens + kvcache::kBlockTokens - 1) / kvcache::kBlockTokens;
@@ -317,6 +327,7 @@ void Engine::Impl::Admit() {
 // Gives the request its sequence, at the end of what is remembered of its prompt.
 Status Engine::Impl::Start(Task& task) {
   CACHALOT_TRY(task.sequence, kvcache::Sequence::Create(*blocks));
+  task.tokens.reserve(task.max_tokens);  // not before: a queue of thousands must stay small
   Reserve(static_cast<int64_t>(task.kv_bytes));
   if (!task.request.cache) return {};
   task.reused = cache->Restore(*task.request.cache, task.tokens, *task.sequence);

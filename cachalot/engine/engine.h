@@ -87,6 +87,8 @@ class Engine {
                                                 const EngineOptions& options);
   ~Engine();
 
+  // What Submit would say of it. Thread-safe.
+  Status Check(const Request& request) const;
   // Queues a request. kInvalidArgument for bad ids or parameters; kResourceExhausted with the
   // figures if the prompt does not fit the context.
   Result<RequestId> Submit(Request request);

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cachalot/serve/engine_loop.h"
+
+#include <chrono>
+#include <utility>
+
+namespace cachalot::serve {
+namespace {
+
+// After a failed step (a file of the weights changed) nothing can run; requests are refused as they
+// come, and the files are looked at again this often.
+constexpr auto kRetry = std::chrono::milliseconds(200);
+
+}  // namespace
+
+EngineLoop::EngineLoop(std::unique_ptr<engine::Engine> engine)
+    : engine_(std::move(engine)), stats_(engine_->stats()), thread_([this] { Run(); }) {}
+
+EngineLoop::~EngineLoop() { Stop(); }
+
+void EngineLoop::Post(Command command) {
+  {
+    const std::lock_guard lock(mutex_);
+    commands_.push_back(std::move(command));
+  }
+  wake_.notify_one();
+}
+
+void EngineLoop::Submit(engine::Request request, std::shared_ptr<EngineClient> client) {
+  ++pending_;
+  Post([this, request = std::move(request), client = std::move(client)]() mutable {
+    const auto id = engine_->Submit(std::move(request));
+    if (id.ok()) {
+      clients_.emplace(*id, std::move(client));
+    } else {
+      Fail(*client, id.error());
+    }
+  });
+}
+
+void EngineLoop::Cancel(const std::shared_ptr<EngineClient>& client) {
+  Post([this, client] {
+    for (const auto& [id, owner] : clients_) {
+      if (owner == client) engine_->Cancel(id);
+    }
+  });
+}
+
+void EngineLoop::PurgeCache(std::optional<kvcache::CacheScope> scope) {
+  Post([this, scope] { engine_->PurgeCache(scope); });
+}
+
+void EngineLoop::Stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+engine::EngineStats EngineLoop::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+void EngineLoop::Run() {
+  const Error stopped{ErrorCode::kUnavailable, "the server is shutting down"};
+  for (;;) {
+    std::vector<Command> commands;
+    {
+      std::unique_lock lock(mutex_);
+      stats_ = engine_->stats();
+      wake_.wait(lock, [this] { return stopping_ || !commands_.empty() || engine_->HasWork(); });
+      commands.swap(commands_);
+      if (stopping_ && commands.empty()) break;
+    }
+    for (Command& command : commands) command();
+    if (engine_->HasWork()) Step();
+    const std::lock_guard lock(mutex_);
+    if (stopping_) break;
+  }
+  FailAll(stopped);
+  const std::lock_guard lock(mutex_);
+  commands_.clear();
+}
+
+void EngineLoop::Step() {
+  const auto events = engine_->Step();
+  if (!events.ok()) {
+    FailAll(events.error());
+    std::this_thread::sleep_for(kRetry);
+    return;
+  }
+  for (const engine::Event& event : *events) {
+    const auto found = clients_.find(event.request);
+    if (found == clients_.end()) continue;
+    const std::shared_ptr<EngineClient> client = found->second;
+    if (event.finish) clients_.erase(found);
+    if (event.error) {
+      Fail(*client, *event.error);
+    } else {
+      client->OnEvent(event);
+      if (event.finish) --pending_;
+    }
+  }
+}
+
+void EngineLoop::FailAll(const Error& error) {
+  const auto clients = std::exchange(clients_, {});
+  for (const auto& [id, client] : clients) {
+    engine_->Cancel(id);
+    Fail(*client, error);
+  }
+}
+
+void EngineLoop::Fail(EngineClient& client, const Error& error) {
+  client.OnFailure(error);
+  --pending_;
+}
+
+}  // namespace cachalot::serve

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one thread that owns the engine: requests go in from any thread, events come out on it.
+// [docs/design/serve.md]
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "cachalot/engine/engine.h"
+
+namespace cachalot::serve {
+
+// Who asked for a request. Called on the loop's thread only, so its state needs no lock.
+class EngineClient {
+ public:
+  virtual ~EngineClient() = default;
+  virtual void OnEvent(const engine::Event& event) = 0;
+  // The request ended without an answer: refused, or the server stops (kUnavailable). No event
+  // follows.
+  virtual void OnFailure(const Error& error) = 0;
+};
+
+// Thread-safe.
+class EngineLoop {
+ public:
+  explicit EngineLoop(std::unique_ptr<engine::Engine> engine);
+  ~EngineLoop();  // Stop()
+
+  void Submit(engine::Request request, std::shared_ptr<EngineClient> client);
+  // Ends the client's requests before the next step; events may still come until then.
+  void Cancel(const std::shared_ptr<EngineClient>& client);
+  void PurgeCache(std::optional<kvcache::CacheScope> scope);
+  // Fails what is running or queued, ends the thread. Idempotent.
+  void Stop();
+
+  // Whether the request could ever run; its ids and parameters.
+  Status Check(const engine::Request& request) const { return engine_->Check(request); }
+  // Submitted and not ended.
+  uint32_t pending() const { return pending_; }
+  // As of the last step.
+  engine::EngineStats stats() const;
+  uint32_t max_context() const { return engine_->max_context(); }
+
+ private:
+  using Command = std::function<void()>;
+  void Post(Command command);
+  void Run();
+  void Step();
+  void FailAll(const Error& error);
+  void Fail(EngineClient& client, const Error& error);
+
+  std::unique_ptr<engine::Engine> engine_;
+  std::map<engine::RequestId, std::shared_ptr<EngineClient>> clients_;  // the loop's thread only
+
+  std::atomic<uint32_t> pending_ = 0;
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<Command> commands_;
+  engine::EngineStats stats_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace cachalot::serve

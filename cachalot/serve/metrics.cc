@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cachalot/serve/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <chrono>
+#include <mutex>
+
+#include "cachalot/base/json.h"
+
+namespace cachalot::serve {
+namespace {
+
+using prometheus::Counter;
+using prometheus::Gauge;
+using prometheus::Histogram;
+
+const Histogram::BucketBoundaries kSeconds = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+                                              2.5,   5,    10,    25,   50,  100,  250};
+const Histogram::BucketBoundaries kTokens = {1,    4,     16,    64,     256,    1024,
+                                             4096, 16384, 65536, 262144, 1048576};
+
+Gauge& AddGauge(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
+}
+Counter& AddCounter(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+}
+Histogram& AddHistogram(prometheus::Registry& registry, const char* name, const char* help,
+                        const Histogram::BucketBoundaries& bounds) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, bounds);
+}
+
+// Counters only grow: brings one up to what the engine counted.
+void RaiseTo(Counter& counter, uint64_t value) {
+  const double missing = static_cast<double>(value) - counter.Value();
+  if (missing > 0) counter.Increment(missing);
+}
+
+}  // namespace
+
+struct Metrics::Impl {
+  prometheus::Registry registry;
+  std::mutex gauges;  // Text() sets them one after the other
+  Gauge& running = AddGauge(registry, "cachalot_requests_running", "Requests in the batch");
+  Gauge& waiting = AddGauge(registry, "cachalot_requests_waiting", "Requests in the queue");
+  Gauge& connections = AddGauge(registry, "cachalot_http_connections", "Open HTTP connections");
+  Gauge& kv_memory = AddGauge(registry, "cachalot_kv_memory_bytes", "KV memory there is");
+  Gauge& kv_reserved =
+      AddGauge(registry, "cachalot_kv_reserved_bytes", "KV memory reserved by running requests");
+  Gauge& kv_remembered =
+      AddGauge(registry, "cachalot_kv_remembered_bytes", "KV memory of remembered prefixes");
+  Gauge& checkpoints =
+      AddGauge(registry, "cachalot_prefix_checkpoints", "Remembered positions to go on from");
+  Counter& hits = AddCounter(registry, "cachalot_prefix_cache_hits_total",
+                             "Requests that went on from a remembered prefix");
+  Counter& misses = AddCounter(registry, "cachalot_prefix_cache_misses_total",
+                               "Requests that looked for one in vain");
+  Counter& evicted =
+      AddCounter(registry, "cachalot_prefix_evictions_total", "Checkpoints dropped for room");
+  Counter& steps = AddCounter(registry, "cachalot_steps_total", "Forward steps");
+  Counter& prompt = AddCounter(registry, "cachalot_prompt_tokens_total", "Prompt tokens computed");
+  Counter& reused =
+      AddCounter(registry, "cachalot_prompt_tokens_reused_total", "Prompt tokens remembered");
+  Counter& generated = AddCounter(registry, "cachalot_generation_tokens_total", "Tokens generated");
+  prometheus::Family<Counter>& requests = prometheus::BuildCounter()
+                                              .Name("cachalot_requests_total")
+                                              .Help("Finished requests")
+                                              .Register(registry);
+  prometheus::Family<Counter>& http = prometheus::BuildCounter()
+                                          .Name("cachalot_http_requests_total")
+                                          .Help("HTTP requests by status")
+                                          .Register(registry);
+  Histogram& first_token = AddHistogram(registry, "cachalot_time_to_first_token_seconds",
+                                        "From the request to its first token", kSeconds);
+  Histogram& interval = AddHistogram(registry, "cachalot_inter_token_latency_seconds",
+                                     "Between two tokens of an answer", kSeconds);
+  Histogram& total = AddHistogram(registry, "cachalot_e2e_request_latency_seconds",
+                                  "From the request to the end of its answer", kSeconds);
+  Histogram& prompt_size = AddHistogram(registry, "cachalot_request_prompt_tokens",
+                                        "Prompt tokens of a request", kTokens);
+  Histogram& answer_size =
+      AddHistogram(registry, "cachalot_request_generation_tokens", "Tokens of an answer", kTokens);
+};
+
+Metrics::Metrics(const ServedModel& model) : impl_(std::make_unique<Impl>()) {
+  prometheus::BuildGauge()
+      .Name("cachalot_build_info")
+      .Help("What is running")
+      .Register(impl_->registry)
+      .Add({{"model", model.name}, {"fingerprint", model.fingerprint}})
+      .Set(1);
+}
+Metrics::~Metrics() = default;
+
+void Metrics::RequestDone(const RequestRecord& record) {
+  impl_->requests
+      .Add({{"surface", std::string(record.surface)}, {"finish", std::string(record.finish)}})
+      .Increment();
+  if (record.first_token_s > 0) impl_->first_token.Observe(record.first_token_s);
+  impl_->total.Observe(record.total_s);
+  impl_->prompt_size.Observe(record.prompt_tokens);
+  impl_->answer_size.Observe(record.completion_tokens);
+}
+
+void Metrics::TokenInterval(double seconds) { impl_->interval.Observe(seconds); }
+
+void Metrics::HttpRequest(int status) {
+  impl_->http.Add({{"status", std::to_string(status)}}).Increment();
+}
+
+std::string Metrics::Text(const engine::EngineStats& stats, size_t open_connections) {
+  const std::lock_guard lock(impl_->gauges);
+  impl_->running.Set(stats.running);
+  impl_->waiting.Set(stats.waiting);
+  impl_->connections.Set(static_cast<double>(open_connections));
+  impl_->kv_memory.Set(static_cast<double>(stats.kv_memory_bytes));
+  impl_->kv_reserved.Set(static_cast<double>(stats.kv_reserved_bytes));
+  impl_->kv_remembered.Set(static_cast<double>(stats.cache.bytes));
+  impl_->checkpoints.Set(static_cast<double>(stats.cache.checkpoints));
+  RaiseTo(impl_->hits, stats.cache.hits);
+  RaiseTo(impl_->misses, stats.cache.misses);
+  RaiseTo(impl_->evicted, stats.cache.evicted);
+  RaiseTo(impl_->steps, stats.steps);
+  RaiseTo(impl_->prompt, stats.prompt_tokens);
+  RaiseTo(impl_->reused, stats.reused_tokens);
+  RaiseTo(impl_->generated, stats.generated_tokens);
+  return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
+}
+
+std::string LogLine(const RequestRecord& record, std::string_view prompt) {
+  const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(
+      std::chrono::system_clock::now().time_since_epoch());
+  Json line = {{"time_ms", now.count()},
+               {"id", record.id},
+               {"surface", record.surface},
+               {"status", record.status},
+               {"finish", record.finish},
+               {"stream", record.stream},
+               {"prompt_tokens", record.prompt_tokens},
+               {"cached_tokens", record.cached_tokens},
+               {"completion_tokens", record.completion_tokens},
+               {"first_token_s", record.first_token_s},
+               {"total_s", record.total_s}};
+  if (!prompt.empty()) line["prompt"] = prompt;
+  return line.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace cachalot::serve

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cachalot/serve/service.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "cachalot/base/json.h"
+#include "cachalot/base/strings.h"
+#include "cachalot/chat/encode.h"
+#include "cachalot/serve/page.h"
+
+namespace cachalot::serve {
+namespace {
+
+using ExchangePtr = std::shared_ptr<http::Exchange>;
+
+std::string Dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// FNV-1a: a name for a map, not a secret.
+uint64_t HashOf(uint64_t seed, std::string_view text) {
+  uint64_t hash = 0xcbf29ce484222325u ^ seed;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return hash;
+}
+
+api::Surface SurfaceOf(std::string_view path) {
+  if (path.starts_with("/messages")) return api::Surface::kMessages;
+  if (path.starts_with("/responses")) return api::Surface::kResponses;
+  if (path.starts_with("/completions")) return api::Surface::kCompletions;
+  return api::Surface::kChat;
+}
+
+// A browser's and a load balancer's business.
+bool IsPublic(std::string_view path) {
+  return path == "/" || path.starts_with("/web/") || path == "/health" || path == "/ready" ||
+         path == "/ping";
+}
+
+api::ApiResult<Json> ParseBody(const ExchangePtr& exchange) {
+  const auto json = ParseJson(exchange->request().body, "body");
+  if (!json.ok()) return api::InvalidRequest("", json.error().message);
+  if (!json->is_object()) return api::InvalidRequest("", "the body must be a JSON object");
+  return *json;
+}
+
+}  // namespace
+
+std::string_view CanonicalPath(std::string_view target) {
+  for (const std::string_view prefix : {"/anthropic", "/beta", "/v1"}) {
+    if (target.starts_with(prefix) && target.size() > prefix.size() &&
+        target[prefix.size()] == '/') {
+      target.remove_prefix(prefix.size());
+    }
+  }
+  return target;
+}
+
+Service::Service(ServedModel model, std::unique_ptr<engine::Engine> engine, ServiceOptions options)
+    : model_(std::move(model)),
+      options_(std::move(options)),
+      metrics_(model_),
+      transcripts_(model_.tokenizer, options_.transcript_bytes),
+      loop_(std::move(engine)),
+      context_{.model = model_,
+               .loop = loop_,
+               .transcripts = transcripts_,
+               .metrics = metrics_,
+               .log = options_.log,
+               .log_prompts = options_.log_prompts} {}
+
+Service::~Service() { Stop(); }
+
+void Service::Handle(const ExchangePtr& exchange) {
+  struct Route {
+    std::string_view method, path;
+    std::function<void()> answer;
+  };
+  const std::string_view method = exchange->request().method;
+  const std::string_view path = CanonicalPath(exchange->request().target);
+  const api::Surface surface = SurfaceOf(path);
+  const Route routes[] = {
+      {"POST", "/chat/completions", [&] { Generate(api::Surface::kChat, exchange); }},
+      {"POST", "/completions", [&] { Generate(api::Surface::kCompletions, exchange); }},
+      {"POST", "/messages", [&] { Generate(api::Surface::kMessages, exchange); }},
+      {"POST", "/messages/count_tokens", [&] { CountTokens(api::Surface::kMessages, exchange); }},
+      {"POST", "/responses", [&] { Generate(api::Surface::kResponses, exchange); }},
+      {"POST", "/responses/input_tokens", [&] { CountTokens(api::Surface::kResponses, exchange); }},
+      {"GET", "/models", [&] { Models(exchange, {}); }},
+      {"POST", "/tokenize", [&] { Tokenize(exchange); }},
+      {"POST", "/detokenize", [&] { Detokenize(exchange); }},
+      {"POST", "/apply-template", [&] { ApplyTemplate(exchange); }},
+      {"GET", "/health", [&] { Health(exchange); }},
+      {"GET", "/ready", [&] { Health(exchange); }},
+      {"GET", "/ping", [&] { Health(exchange); }},
+      {"GET", "/cache", [&] { Cache(exchange); }},
+      {"DELETE", "/cache", [&] { Cache(exchange); }},
+      {"GET", "/metrics",
+       [&] {
+         Reply(exchange, 200, metrics_.Text(loop_.stats(), connections_ ? connections_() : 0),
+               "text/plain; version=0.0.4");
+       }},
+  };
+  bool known = false;
+  for (const Route& route : routes) {
+    if (route.path != path) continue;
+    known = true;
+    if (route.method == method) return route.answer();
+  }
+  constexpr std::string_view kModel = "/models/";
+  if (method == "GET" && path.starts_with(kModel)) {
+    return Models(exchange, path.substr(kModel.size()));
+  }
+  if (method == "GET") {
+    if (const PageFile* file = FindPageFile(path)) {
+      http::Response response{.status = 200, .content_type = std::string(file->content_type)};
+      response.headers = {{"Content-Security-Policy",
+                           "default-src 'none'; script-src 'self'; style-src 'self'; "
+                           "connect-src 'self'; img-src 'self' data:; base-uri 'none'"},
+                          {"X-Content-Type-Options", "nosniff"}};
+      response.body = std::string(file->content);
+      metrics_.HttpRequest(200);
+      return exchange->Reply(std::move(response));
+    }
+  }
+  const std::string what = StrCat(method, " ", exchange->request().target);
+  ReplyError(exchange, surface,
+             known ? api::ErrorOfStatus(405, StrCat(what, ": this path has another method"))
+                   : api::ErrorOfStatus(404, StrCat(what, ": no such path")));
+}
+
+std::optional<http::Response> Service::Admit(const http::Request& request) {
+  const std::string_view path = CanonicalPath(request.target);
+  const http::Auth auth = options_.keys.Check(request);
+  if (IsPublic(path) || auth.allowed()) return std::nullopt;
+  const std::string why = auth.result == http::AuthResult::kMissing
+                              ? std::string("Authentication Fails, no API key was sent")
+                              : StrCat("Authentication Fails, Your api key: ",
+                                       http::MaskKey(http::PresentedKey(request)), " is invalid");
+  return ErrorResponse(SurfaceOf(path), api::ErrorOfStatus(401, why));
+}
+
+kvcache::CacheScope Service::ScopeOf(const http::Request& request, std::string_view user_id) const {
+  if (options_.share_cache) return kvcache::CacheScope{0};
+  const http::Auth auth = options_.keys.Check(request);
+  return kvcache::CacheScope{HashOf(auth.key_idx + 1, user_id)};
+}
+
+void Service::Generate(api::Surface surface, const ExchangePtr& exchange) {
+  if (draining_) {
+    return ReplyError(exchange, surface, api::ErrorOfStatus(503, "the server is shutting down"));
+  }
+  if (loop_.pending() >= options_.max_requests) {
+    return ReplyError(exchange, surface,
+                      api::ErrorOfStatus(429, StrCat(options_.max_requests,
+                                                     " requests are running or waiting, try again "
+                                                     "later")));
+  }
+  auto request = api::ParseRequest(surface, exchange->request().body, {.format = model_.format});
+  if (!request.ok()) return ReplyError(exchange, surface, request.error());
+  const kvcache::CacheScope scope = ScopeOf(exchange->request(), request->user_id);
+  auto prompts = BuildPrompts(*request, model_, scope, transcripts_);
+  if (!prompts.ok()) return ReplyError(exchange, surface, prompts.error());
+  auto constraints = ConstraintsFor(*request);
+  if (!constraints.ok()) return ReplyError(exchange, surface, constraints.error());
+  for (size_t i = 0; i < request->prompts.size() && request->echo; ++i) {
+    auto& given = request->prompts[i];
+    if (!given.ids.empty()) given.text = model_.tokenizer->Decode(given.ids);
+  }
+  const auto generation =
+      std::make_shared<Generation>(context_, std::move(request).value(), std::move(prompts).value(),
+                                   scope, std::move(constraints).value(), exchange);
+  if (const auto started = generation->Start(); !started.ok()) {
+    return ReplyError(exchange, surface, started.error());
+  }
+  metrics_.HttpRequest(200);
+}
+
+api::ApiResult<ConstraintFactory> Service::ConstraintsFor(
+    const api::GenerateRequest& request) const {
+  if (request.output == api::OutputFormat::kText) return ConstraintFactory();
+  return api::InvalidRequest("response_format", "structured output is not built yet");
+}
+
+void Service::CountTokens(api::Surface surface, const ExchangePtr& exchange) {
+  const std::string& body = exchange->request().body;
+  const auto request = surface == api::Surface::kMessages
+                           ? api::ParseCountTokens(body, {.format = model_.format})
+                           : api::ParseResponses(body, {.format = model_.format});
+  if (!request.ok()) return ReplyError(exchange, surface, request.error());
+  const kvcache::CacheScope scope = ScopeOf(exchange->request(), request->user_id);
+  const auto prompts = BuildPrompts(*request, model_, scope, transcripts_);
+  if (!prompts.ok()) return ReplyError(exchange, surface, prompts.error());
+  Reply(exchange, 200, api::TokenCountBody(surface, prompts->front().ids.size()));
+}
+
+void Service::Tokenize(const ExchangePtr& exchange) {
+  const auto body = ParseBody(exchange);
+  if (!body.ok()) return ReplyError(exchange, api::Surface::kChat, body.error());
+  const char* field = body->contains("content") ? "content" : "prompt";
+  const auto text = body->find(field);
+  if (text == body->end() || !text->is_string()) {
+    return ReplyError(exchange, api::Surface::kChat,
+                      api::InvalidRequest("content", "`content` must be a string"));
+  }
+  const auto flag = [&](const char* name, bool fallback) {
+    const auto value = body->find(name);
+    return value != body->end() && value->is_boolean() ? value->get<bool>() : fallback;
+  };
+  std::vector<uint32_t> ids =
+      model_.tokenizer->Encode(text->get<std::string>(), flag("parse_special", true));
+  if (flag("add_special", false) && model_.plain_prefix) {
+    ids.insert(ids.begin(), *model_.plain_prefix);
+  }
+  Json tokens = Json::array();
+  for (const uint32_t id : ids) {
+    if (flag("with_pieces", false)) {
+      tokens.push_back({{"id", id}, {"piece", model_.tokenizer->TokenBytes(id)}});
+    } else {
+      tokens.push_back(id);
+    }
+  }
+  Reply(exchange, 200,
+        Dump({{"tokens", std::move(tokens)},
+              {"count", ids.size()},
+              {"max_model_len", model_.max_context}}));
+}
+
+void Service::Detokenize(const ExchangePtr& exchange) {
+  const auto body = ParseBody(exchange);
+  if (!body.ok()) return ReplyError(exchange, api::Surface::kChat, body.error());
+  const auto tokens = body->find("tokens");
+  std::vector<uint32_t> ids;
+  bool valid = tokens != body->end() && tokens->is_array();
+  for (size_t i = 0; valid && i < tokens->size(); ++i) {
+    valid = (*tokens)[i].is_number_unsigned() && (*tokens)[i].get<uint64_t>() < model_.vocab_size;
+    if (valid) ids.push_back((*tokens)[i].get<uint32_t>());
+  }
+  if (!valid) {
+    return ReplyError(exchange, api::Surface::kChat,
+                      api::InvalidRequest("tokens", StrCat("`tokens` must be a list of ids below ",
+                                                           model_.vocab_size)));
+  }
+  const std::string text = model_.tokenizer->Decode(ids);
+  Reply(exchange, 200, Dump({{"content", text}, {"prompt", text}}));
+}
+
+void Service::ApplyTemplate(const ExchangePtr& exchange) {
+  const auto request = api::ParseChat(exchange->request().body, {.format = model_.format});
+  if (!request.ok()) return ReplyError(exchange, api::Surface::kChat, request.error());
+  const auto text =
+      chat::EncodePrompt(request->conversation, api::EncodeOptionsOf(*request, model_.format));
+  if (!text.ok()) {
+    return ReplyError(exchange, api::Surface::kChat, api::FromError(text.error()));
+  }
+  Reply(exchange, 200, Dump({{"prompt", *text}}));
+}
+
+void Service::Models(const ExchangePtr& exchange, std::string_view id) {
+  if (!id.empty() && id != model_.name) {
+    return ReplyError(
+        exchange, api::Surface::kChat,
+        api::ErrorOfStatus(404, StrCat("no model '", id, "', only '", model_.name, "' is served")));
+  }
+  const Json model = {
+      {"id", model_.name},
+      {"object", "model"},
+      {"created", model_.loaded_at},
+      {"owned_by", "cachalot"},
+      {"max_model_len", model_.max_context},
+      {"context_length", model_.max_context},
+      {"meta", {{"n_vocab", model_.vocab_size}, {"n_ctx_train", model_.max_context}}}};
+  if (!id.empty()) return Reply(exchange, 200, Dump(model));
+  Reply(exchange, 200, Dump({{"object", "list"}, {"data", Json::array({model})}}));
+}
+
+void Service::Health(const ExchangePtr& exchange) {
+  if (draining_) {
+    return ReplyError(exchange, api::Surface::kChat,
+                      api::ErrorOfStatus(503, "the server is shutting down"));
+  }
+  Reply(exchange, 200, Dump({{"status", "ok"}}));
+}
+
+// GET: what is held; DELETE: forget it, all of it or, when scopes are apart, the caller's.
+void Service::Cache(const ExchangePtr& exchange) {
+  if (options_.keys.empty() && exchange->request().method == "DELETE") {
+    return ReplyError(exchange, api::Surface::kChat,
+                      api::ErrorOfStatus(403, "purging needs a server started with --api-key"));
+  }
+  if (exchange->request().method == "DELETE") {
+    loop_.PurgeCache(ScopeOf(exchange->request(), {}));
+    transcripts_.Purge();
+    return Reply(exchange, 200, Dump({{"purged", true}}));
+  }
+  const engine::EngineStats stats = loop_.stats();
+  Reply(exchange, 200,
+        Dump({{"kv_memory_bytes", stats.kv_memory_bytes},
+              {"reserved_bytes", stats.kv_reserved_bytes},
+              {"remembered_bytes", stats.cache.bytes},
+              {"checkpoints", stats.cache.checkpoints},
+              {"hits", stats.cache.hits},
+              {"misses", stats.cache.misses},
+              {"evicted", stats.cache.evicted},
+              {"reused_tokens", stats.reused_tokens}}));
+}
+
+void Service::Reply(const ExchangePtr& exchange, int status, std::string body,
+                    std::string content_type) {
+  metrics_.HttpRequest(status);
+  exchange->Reply({.status = status,
+                   .content_type = std::move(content_type),
+                   .headers = {},
+                   .body = std::move(body)});
+}
+
+http::Response Service::ErrorResponse(api::Surface surface, const api::ApiError& error) {
+  metrics_.HttpRequest(error.status);
+  http::Response response{.status = error.status, .content_type = "application/json"};
+  if (error.status == 429 || error.status == 503) response.headers = {{"Retry-After", "2"}};
+  response.body = api::ErrorBody(surface, error);
+  return response;
+}
+
+void Service::ReplyError(const ExchangePtr& exchange, api::Surface surface,
+                         const api::ApiError& error) {
+  exchange->Reply(ErrorResponse(surface, error));
+}
+
+}  // namespace cachalot::serve

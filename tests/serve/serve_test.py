@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cachalot serve` over real sockets: python3 serve_test.py BINARY [unittest arguments]."""
+import json
+import socket
+import sys
+import threading
+import unittest
+
+from server import Server
+
+BINARY = sys.argv.pop(1)
+CHAT = "/v1/chat/completions"
+
+
+def chat(text, **more):
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": 24,
+            "thinking": {"type": "disabled"}, **more}
+
+
+def together(calls):
+    """Runs all at once; their results in order."""
+    results = [None] * len(calls)
+
+    def run(i):
+        results[i] = calls[i]()
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+class Answers(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server(BINARY, "--parallel", "16", "--max-context", "4096")
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.server.end() == 0
+        cls.server.__exit__()
+
+    def test_a_stream_says_what_the_whole_answer_says(self):
+        body = chat("She was the youngest", seed=7)
+        whole = self.server.post(CHAT, body)
+        events = list(self.server.stream(CHAT, {**body, "stream_options": {"include_usage": True}}))
+        text = "".join(c["delta"].get("content") or "" for e in events for c in e["choices"])
+        self.assertEqual(text, whole["choices"][0]["message"]["content"])
+        reasons = [c["finish_reason"] for e in events for c in e["choices"] if c["finish_reason"]]
+        self.assertEqual(reasons, [whole["choices"][0]["finish_reason"]])
+        self.assertEqual(events[-1]["usage"]["completion_tokens"],
+                         whole["usage"]["completion_tokens"])
+
+    def test_finish_reasons(self):
+        whole = self.server.post("/v1/completions", {"prompt": "It was a", "max_tokens": 8, "seed": 1})
+        self.assertEqual(whole["choices"][0]["finish_reason"], "length")
+        text = whole["choices"][0]["text"]
+        stop = text[len(text) // 2:][:3]
+        cut = self.server.post("/v1/completions",
+                               {"prompt": "It was a", "max_tokens": 8, "seed": 1, "stop": stop})
+        self.assertEqual(cut["choices"][0]["finish_reason"], "stop")
+        self.assertEqual(cut["choices"][0]["text"], text[:text.index(stop)])
+
+    def test_an_answer_is_the_one_it_would_have_been_alone(self):
+        texts = ["She was", "It is a truth", "Mr. Darcy", "The evening " * 40]
+        bodies = [{"prompt": texts[i % 4] + str(i), "max_tokens": 32, "seed": i, "logprobs": 3,
+                   "temperature": 0.5 + i / 10} for i in range(16)]
+        alone = [self.server.post("/v1/completions", b)["choices"] for b in bodies]
+        with Server(BINARY, "--parallel", "16", "--max-context", "4096") as fresh:
+            among = together([lambda b=b: fresh.post("/v1/completions", b)["choices"]
+                              for b in bodies])
+        self.assertEqual(alone, among)
+
+    def test_a_growing_conversation_pays_for_new_tokens_only(self):
+        messages, seen = [], 0
+        for turn in range(20):
+            messages.append({"role": "user", "content": f"Turn {turn}. " + "and so on " * 20})
+            answer = self.server.post(CHAT, {"messages": messages, "max_tokens": 16, "seed": turn,
+                                             "user_id": "grower",
+                                             "thinking": {"type": "disabled"}})
+            usage = answer["usage"]
+            # Of the last answer the final token was sampled but never fed.
+            new = usage["prompt_tokens"] - seen
+            self.assertEqual(usage["prompt_cache_miss_tokens"], new if turn == 0 else new + 1)
+            seen = usage["prompt_tokens"] + usage["completion_tokens"]
+            messages.append({"role": "assistant",
+                             "content": answer["choices"][0]["message"]["content"]})
+
+    def test_several_choices_differ_and_repeat(self):
+        body = {"prompt": "She was", "max_tokens": 12, "seed": 5, "n": 3}
+        first = [c["text"] for c in self.server.post("/v1/completions", body)["choices"]]
+        self.assertEqual(len(set(first)), 3)
+        again = [c["text"] for c in self.server.post("/v1/completions", body)["choices"]]
+        self.assertEqual(first, again)
+
+    def test_prefixes_are_not_shared_between_users(self):
+        body = {"prompt": "A text that only one of them asked for. " * 5, "max_tokens": 1}
+        hits = [self.server.post("/v1/completions", {**body, "user_id": u})["usage"][
+            "prompt_cache_hit_tokens"] for u in ("a", "a", "b")]
+        self.assertEqual(hits[0], 0)
+        self.assertGreater(hits[1], 0)
+        self.assertEqual(hits[2], 0)
+
+    def test_a_client_that_leaves_stops_its_generation(self):
+        for stream in (True, False):
+            raw = socket.create_connection(("127.0.0.1", self.server.port))
+            body = json.dumps({"prompt": "She", "max_tokens": 4000, "stream": stream,
+                               "logit_bias": {"1": -100}}).encode()
+            raw.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" %
+                        len(body) + body)
+            self.assertTrue(self.server.wait_for("cachalot_requests_running", 1))
+            raw.close()
+            self.assertTrue(self.server.wait_for("cachalot_requests_running", 0, 5))
+            self.assertTrue(self.server.wait_for("cachalot_kv_reserved_bytes", 0, 5))
+
+    def test_tokenize_and_back(self):
+        ids = self.server.post("/tokenize", {"content": "Hello \u00e9"})["tokens"]
+        self.assertEqual(self.server.post("/detokenize", {"tokens": ids})["content"],
+                         "Hello \u00e9")
+
+    def test_count_tokens_equals_the_prompt(self):
+        messages = [{"role": "user", "content": "How many?"}]
+        counted = self.server.post("/v1/messages/count_tokens", {"model": "m", "messages": messages})
+        used = self.server.post("/v1/messages",
+                                {"model": "m", "messages": messages, "max_tokens": 1})["usage"]
+        self.assertEqual(counted["input_tokens"],
+                         used["input_tokens"] + used["cache_read_input_tokens"])
+
+    def test_bad_requests_name_the_field(self):
+        cases = [({"messages": 5}, "messages"),
+                 (chat("x", temperature="hot"), "temperature"),
+                 (chat("x", max_tokens=0), "max_tokens"),
+                 (chat("x", logit_bias={"99999999": 1}), "bias"),
+                 ({}, "messages")]
+        for body, field in cases:
+            status, _, data = self.server.call("POST", CHAT, body)
+            self.assertEqual(status, 400, body)
+            self.assertIn(field, data.decode())
+        for body in (b"{", b"[1]", b"\xff\xfe", b"[" * 10000):
+            self.assertEqual(self.server.call("POST", CHAT, body)[0], 400)
+
+    def test_a_prompt_longer_than_the_context(self):
+        status, _, data = self.server.call("POST", CHAT, chat("word " * 6000))
+        self.assertEqual(status, 400)
+        self.assertEqual(json.loads(data)["error"]["code"], "context_length_exceeded")
+
+    def test_unknown_paths_and_methods(self):
+        self.assertEqual(self.server.call("GET", "/v1/nothing")[0], 404)
+        self.assertEqual(self.server.call("GET", CHAT)[0], 405)
+        self.assertEqual(self.server.call("GET", "/v1/models/other")[0], 404)
+
+    def test_purging_needs_a_key(self):
+        self.assertEqual(self.server.call("DELETE", "/v1/cache")[0], 403)
+
+
+class Limits(unittest.TestCase):
+    def test_keys(self):
+        with Server(BINARY, "--api-key", "secret-key-1", "--api-key", "other-key-22") as server:
+            self.assertEqual(server.call("GET", "/health")[0], 200)
+            self.assertEqual(server.call("GET", "/v1/models")[0], 401)
+            wrong = server.call("GET", "/v1/models", headers={"Authorization": "Bearer no"})
+            self.assertEqual(wrong[0], 401)
+            for headers in ({"Authorization": "Bearer secret-key-1"}, {"x-api-key": "other-key-22"}):
+                self.assertEqual(server.call("GET", "/v1/models", headers=headers)[0], 200)
+            purge = server.call("DELETE", "/v1/cache", headers={"x-api-key": "other-key-22"})
+            self.assertEqual(purge[0], 200)
+
+    def test_a_full_queue_answers_429(self):
+        with Server(BINARY, "--parallel", "1", "--queue", "1") as server:
+            connections = []
+            for expected in (1, 1):
+                connection = server.connect()
+                connection.request("POST", "/v1/completions", json.dumps(
+                    {"prompt": "She", "max_tokens": 8000, "stream": True,
+                     "logit_bias": {"1": -100}}))
+                connections.append(connection)
+                name = "running" if len(connections) == 1 else "waiting"
+                self.assertTrue(server.wait_for("cachalot_requests_" + name, expected))
+            status, headers, _ = server.call("POST", "/v1/completions", {"prompt": "x"})
+            self.assertEqual(status, 429)
+            self.assertIn("Retry-After", headers)
+            for connection in connections:
+                connection.close()
+
+    def test_a_signal_ends_streams_properly(self):
+        server = Server(BINARY, "--drain", "0")
+        events = server.stream("/v1/completions", {"prompt": "She", "max_tokens": 8000,
+                                                   "logit_bias": {"1": -100}})
+        next(events)
+        self.assertEqual(server.end(), 0)
+        self.assertTrue(any("error" in event for event in events), "the stream says why it ends")
+        server.__exit__()
+
+    def test_running_requests_may_end_first(self):
+        server = Server(BINARY)
+        events = server.stream("/v1/completions", {"prompt": "She", "max_tokens": 300, "seed": 1})
+        next(events)
+        self.assertEqual(server.end(), 0)
+        last = list(events)[-1]
+        self.assertIn(last["choices"][0]["finish_reason"], ("length", "stop"))
+        server.__exit__()
+
+
+if __name__ == "__main__":
+    unittest.main()
