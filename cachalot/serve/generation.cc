@@ -89,7 +89,7 @@ class Generation::Choice : public EngineClient, public std::enable_shared_from_t
         loop_(owner.context_.loop),
         index_(index),
         prompt_(prompt),
-        constraint_(owner.constraints_ ? owner.constraints_(prompt) : nullptr),
+        constraint_(owner.constraints_(owner.request_, prompt)),
         text_(owner.request_, prompt, owner.context_.model, index) {}
 
   void OnEvent(const engine::Event& event) override {

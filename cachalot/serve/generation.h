@@ -32,7 +32,8 @@ struct GenerationContext {
 };
 
 // Constraints are made per choice, since each walks alone; null: none.
-using ConstraintFactory = std::function<std::unique_ptr<engine::TokenConstraint>(const Prompt&)>;
+using ConstraintFactory = std::function<std::unique_ptr<engine::TokenConstraint>(
+    const api::GenerateRequest&, const Prompt&)>;
 
 class Generation : public std::enable_shared_from_this<Generation> {
  public:

@@ -62,6 +62,7 @@ Service::Service(ServedModel model, std::unique_ptr<engine::Engine> engine, Serv
       options_(std::move(options)),
       metrics_(model_),
       transcripts_(model_.tokenizer, options_.transcript_bytes),
+      constraints_(model_),
       loop_(std::move(engine)),
       context_{.model = model_,
                .loop = loop_,
@@ -162,25 +163,22 @@ void Service::Generate(api::Surface surface, const ExchangePtr& exchange) {
   const kvcache::CacheScope scope = ScopeOf(exchange->request(), request->user_id);
   auto prompts = BuildPrompts(*request, model_, scope, transcripts_);
   if (!prompts.ok()) return ReplyError(exchange, surface, prompts.error());
-  auto constraints = ConstraintsFor(*request);
-  if (!constraints.ok()) return ReplyError(exchange, surface, constraints.error());
+  auto automaton = constraints_.Compile(*request);
+  if (!automaton.ok()) return ReplyError(exchange, surface, automaton.error());
   for (size_t i = 0; i < request->prompts.size() && request->echo; ++i) {
     auto& given = request->prompts[i];
     if (!given.ids.empty()) given.text = model_.tokenizer->Decode(given.ids);
   }
-  const auto generation =
-      std::make_shared<Generation>(context_, std::move(request).value(), std::move(prompts).value(),
-                                   scope, std::move(constraints).value(), exchange);
+  const ConstraintFactory walk = [this, automaton = *automaton](const auto& asked,
+                                                                const Prompt& prompt) {
+    return constraints_.Walk(automaton, asked, prompt);
+  };
+  const auto generation = std::make_shared<Generation>(
+      context_, std::move(request).value(), std::move(prompts).value(), scope, walk, exchange);
   if (const auto started = generation->Start(); !started.ok()) {
     return ReplyError(exchange, surface, started.error());
   }
   metrics_.HttpRequest(200);
-}
-
-api::ApiResult<ConstraintFactory> Service::ConstraintsFor(
-    const api::GenerateRequest& request) const {
-  if (request.output == api::OutputFormat::kText) return ConstraintFactory();
-  return api::InvalidRequest("response_format", "structured output is not built yet");
 }
 
 void Service::CountTokens(api::Surface surface, const ExchangePtr& exchange) {

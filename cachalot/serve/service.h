@@ -14,6 +14,7 @@
 
 #include "cachalot/http/auth.h"
 #include "cachalot/http/exchange.h"
+#include "cachalot/serve/constraints.h"
 #include "cachalot/serve/engine_loop.h"
 #include "cachalot/serve/generation.h"
 #include "cachalot/serve/metrics.h"
@@ -61,7 +62,6 @@ class Service {
   void Cache(const std::shared_ptr<http::Exchange>& exchange);
   http::Response ErrorResponse(api::Surface surface, const api::ApiError& error);
   kvcache::CacheScope ScopeOf(const http::Request& request, std::string_view user_id) const;
-  api::ApiResult<ConstraintFactory> ConstraintsFor(const api::GenerateRequest& request) const;
   void Reply(const std::shared_ptr<http::Exchange>& exchange, int status, std::string body,
              std::string content_type = "application/json");
   void ReplyError(const std::shared_ptr<http::Exchange>& exchange, api::Surface surface,
@@ -71,6 +71,7 @@ class Service {
   const ServiceOptions options_;
   Metrics metrics_;
   Transcripts transcripts_;
+  Constraints constraints_;
   EngineLoop loop_;
   GenerationContext context_;
   std::function<size_t()> connections_;

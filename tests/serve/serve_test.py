@@ -115,6 +115,64 @@ class Answers(unittest.TestCase):
             self.assertTrue(self.server.wait_for("cachalot_requests_running", 0, 5))
             self.assertTrue(self.server.wait_for("cachalot_kv_reserved_bytes", 0, 5))
 
+    def test_json_of_a_schema_whatever_is_sampled(self):
+        schema = {"type": "object", "properties": {
+            "name": {"type": "string", "maxLength": 12},
+            "age": {"type": "integer", "minimum": 1, "maximum": 99},
+            "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 3}},
+            "required": ["name", "age", "tags"], "additionalProperties": False}
+        bodies = [chat("Who?", seed=seed, max_tokens=200, response_format={
+            "type": "json_schema", "json_schema": {"name": "who", "schema": schema}})
+                  for seed in range(8)]
+        for answer in together([lambda b=b: self.server.post(CHAT, b) for b in bodies]):
+            self.assertEqual(answer["choices"][0]["finish_reason"], "stop")
+            value = json.loads(answer["choices"][0]["message"]["content"])
+            self.assertEqual(list(value), ["name", "age", "tags"])
+            self.assertTrue(1 <= value["age"] <= 99 and len(value["name"]) <= 12)
+            self.assertLessEqual(set(value["tags"]), {"a", "b"})
+
+    def test_a_json_object(self):
+        answer = self.server.post(CHAT, chat("Say it in json", seed=3, max_tokens=400,
+                                             temperature=0.7,
+                                             response_format={"type": "json_object"}))
+        choice = answer["choices"][0]
+        if choice["finish_reason"] == "stop":
+            self.assertIsInstance(json.loads(choice["message"]["content"]), dict)
+        self.assertTrue(choice["message"]["content"].startswith("{"))
+
+    def test_a_schema_that_cannot_be_enforced_is_refused(self):
+        status, _, data = self.server.call("POST", CHAT, chat("x", response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "n", "schema": {"type": "string", "pattern": "a"}}}))
+        self.assertEqual(status, 400)
+        self.assertIn("schema.pattern", data.decode())
+
+    def test_a_required_tool_is_called_with_valid_arguments(self):
+        tools = [{"type": "function", "function": {
+            "name": "weather", "parameters": {"type": "object", "properties": {
+                "city": {"type": "string", "enum": ["Bath", "London"]},
+                "days": {"type": "integer", "minimum": 1, "maximum": 7}},
+                "required": ["city", "days"]}}}]
+        for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
+            answer = self.server.post(CHAT, chat("Weather?", tools=tools, tool_choice=choice,
+                                                 max_tokens=300, seed=4,
+                                                 parallel_tool_calls=False))
+            message = answer["choices"][0]["message"]
+            self.assertEqual(answer["choices"][0]["finish_reason"], "tool_calls")
+            self.assertEqual(len(message["tool_calls"]), 1)
+            call = message["tool_calls"][0]
+            self.assertEqual(call["function"]["name"], "weather")
+            arguments = json.loads(call["function"]["arguments"])
+            self.assertIn(arguments["city"], ("Bath", "London"))
+            self.assertTrue(1 <= arguments["days"] <= 7)
+            # And the round trip.
+            again = self.server.post(CHAT, {
+                "messages": [{"role": "user", "content": "Weather?"},
+                             {"role": "assistant", "content": "", "tool_calls": message["tool_calls"]},
+                             {"role": "tool", "tool_call_id": call["id"], "content": "Rain"}],
+                "tools": tools, "max_tokens": 8, "thinking": {"type": "disabled"}})
+            self.assertEqual(len(again["choices"]), 1)
+
     def test_tokenize_and_back(self):
         ids = self.server.post("/tokenize", {"content": "Hello \u00e9"})["tokens"]
         self.assertEqual(self.server.post("/detokenize", {"tokens": ids})["content"],

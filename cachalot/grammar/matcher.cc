@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cachalot/grammar/matcher.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+namespace cachalot::grammar {
+namespace {
+
+// Deeper nesting is refused by having no continuation: a text that only opens would never end, and
+// readers have limits of their own.
+constexpr uint32_t kMaxStack = 256;
+// Of an automaton; a grammar that needs more (a long text nested in ever new ways) ends there.
+constexpr size_t kMaxPositions = size_t{1} << 18;
+
+void SetBit(std::span<uint64_t> mask, uint32_t id) { mask[id / 64] |= uint64_t{1} << (id % 64); }
+
+}  // namespace
+
+Automaton::Automaton(std::shared_ptr<const Grammar> grammar,
+                     std::shared_ptr<const Vocabulary> vocabulary)
+    : grammar_(std::move(grammar)), vocabulary_(std::move(vocabulary)) {
+  entries_.push_back(std::make_unique<Entry>());  // kDead
+  entries_[kDead]->next.fill(kDead);
+  stacks_.push_back({0, 0});  // the empty stack
+  start_ = Intern({{grammar_->begin(), 0}});
+}
+
+Automaton::Position Automaton::Intern(std::vector<Config> configs) {
+  bool complete = false;
+  Close(configs, complete);
+  if (configs.empty() && !complete) return kDead;
+  // A complete text with and without continuations are different positions.
+  std::vector<Config> key = configs;
+  if (complete) key.push_back({UINT32_MAX, 0});
+  const auto known = positions_.find(key);
+  if (known != positions_.end()) return known->second;
+  if (entries_.size() >= kMaxPositions) return kDead;
+  const auto position = static_cast<Position>(entries_.size());
+  entries_.push_back(std::make_unique<Entry>());
+  Entry& entry = *entries_.back();
+  entry.configs = std::move(configs);
+  entry.complete = complete;
+  entry.next.fill(kUnknown);
+  positions_.emplace(std::move(key), position);
+  return position;
+}
+
+// Follows empty edges, calls and ends of rules. What is kept are the states that read a byte.
+void Automaton::Close(std::vector<Config>& configs, bool& complete) {
+  std::set<Config> seen(configs.begin(), configs.end());
+  std::vector<Config> todo(seen.begin(), seen.end());
+  std::vector<Config> reading;
+  const auto visit = [&](State state, uint32_t stack) {
+    if (seen.insert({state, stack}).second) todo.push_back({state, stack});
+  };
+  while (!todo.empty()) {
+    const auto [state, stack] = todo.back();
+    todo.pop_back();
+    const Nfa::Node& node = grammar_->nfa().node(state);
+    if (!node.bytes.empty()) reading.push_back({state, stack});
+    for (const State next : node.empty) visit(next, stack);
+    for (const Nfa::Call& call : node.calls) {
+      const uint32_t pushed = Push(call.after, stack);
+      if (pushed != 0) visit(grammar_->nfa().rule_begin(call.rule), pushed);
+    }
+    if (node.ends_rule) {
+      if (stack == 0) {
+        complete = true;
+      } else {
+        visit(stacks_[stack].first, stacks_[stack].second);
+      }
+    }
+  }
+  std::ranges::sort(reading);
+  configs = std::move(reading);
+}
+
+// 0 if the stack is too deep.
+uint32_t Automaton::Push(State after, uint32_t below) {
+  uint32_t depth = 1;
+  for (uint32_t s = below; s != 0; s = stacks_[s].second) ++depth;
+  if (depth > kMaxStack) return 0;
+  const auto [it, added] =
+      stack_ids_.try_emplace({after, below}, static_cast<uint32_t>(stacks_.size()));
+  if (added) stacks_.push_back({after, below});
+  return it->second;
+}
+
+Automaton::Position Automaton::NextByte(Position from, uint8_t byte) {
+  if (entries_[from]->next[byte] != kUnknown) return entries_[from]->next[byte];
+  std::vector<Config> configs;
+  for (const auto& [state, stack] : entries_[from]->configs) {
+    for (const Nfa::ByteEdge& edge : grammar_->nfa().node(state).bytes) {
+      if (edge.low <= byte && byte <= edge.high) configs.push_back({edge.to, stack});
+    }
+  }
+  const Position next = configs.empty() ? kDead : Intern(std::move(configs));
+  entries_[from]->next[byte] = next;
+  return next;
+}
+
+Automaton::Position Automaton::Advance(Position from, std::string_view bytes) {
+  const std::lock_guard lock(mutex_);
+  for (const char c : bytes) from = NextByte(from, static_cast<uint8_t>(c));
+  return from;
+}
+
+bool Automaton::Complete(Position position) {
+  const std::lock_guard lock(mutex_);
+  return entries_[position]->complete;
+}
+
+void Automaton::ApplyMask(Position position, std::span<uint64_t> mask) {
+  const std::lock_guard lock(mutex_);
+  if (entries_[position]->mask.empty()) ComputeMask(position);
+  const std::vector<uint64_t>& allowed = entries_[position]->mask;
+  for (size_t i = 0; i < mask.size(); ++i) mask[i] &= i < allowed.size() ? allowed[i] : 0;
+}
+
+// Tokens in the order of their bytes: each starts from where the bytes it shares with the one
+// before it led. After a dead end all tokens that go through it are skipped.
+void Automaton::ComputeMask(Position position) {
+  std::vector<uint64_t> mask((vocabulary_->size() + 63) / 64);
+  std::vector<Position> path = {position};  // path[i]: after i bytes of the current token
+  uint32_t alive = 0;                       // bytes of the last token that led somewhere
+  for (const Vocabulary::Token& token : vocabulary_->tokens()) {
+    if (token.common > alive) continue;  // shares the byte that was the dead end
+    path.resize(token.common + 1);
+    alive = token.common;
+    while (alive < token.bytes.size()) {
+      const Position next = NextByte(path.back(), static_cast<uint8_t>(token.bytes[alive]));
+      if (next == kDead) break;
+      path.push_back(next);
+      ++alive;
+    }
+    if (alive == token.bytes.size()) SetBit(mask, token.id);
+  }
+  entries_[position]->mask = std::move(mask);
+  ++num_masks_;
+}
+
+size_t Automaton::num_positions() const {
+  const std::lock_guard lock(mutex_);
+  return entries_.size();
+}
+
+size_t Automaton::num_masks() const {
+  const std::lock_guard lock(mutex_);
+  return num_masks_;
+}
+
+Matcher::Matcher(std::shared_ptr<Automaton> automaton, std::vector<uint32_t> end_tokens)
+    : automaton_(std::move(automaton)),
+      end_tokens_(std::move(end_tokens)),
+      position_(automaton_->start()) {}
+
+void Matcher::ApplyMask(std::span<uint64_t> mask) {
+  const std::vector<uint64_t> before(mask.begin(), mask.end());
+  automaton_->ApplyMask(position_, mask);
+  const bool stuck = std::ranges::all_of(mask, [](uint64_t word) { return word == 0; });
+  // The end is allowed where the text is whole, and forced where nothing else is left.
+  if (!stuck && !complete()) return;
+  for (const uint32_t id : end_tokens_) {
+    if (id / 64 < mask.size()) mask[id / 64] |= before[id / 64] & (uint64_t{1} << (id % 64));
+  }
+}
+
+std::string_view Matcher::TokenBytes(uint32_t token) const {
+  if (token >= automaton_->vocabulary().size()) return {};
+  return automaton_->vocabulary().bytes(token);
+}
+
+bool Matcher::Accept(uint32_t token) {
+  const std::string_view bytes = TokenBytes(token);
+  return !bytes.empty() && AcceptBytes(bytes);
+}
+
+bool Matcher::AcceptBytes(std::string_view bytes) {
+  const Automaton::Position next = automaton_->Advance(position_, bytes);
+  if (next == Automaton::kDead) return false;
+  position_ = next;
+  return true;
+}
+
+}  // namespace cachalot::grammar
