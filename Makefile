@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Thin names for what a person types; the build itself is CMake (CMakePresets.json).
 .DEFAULT_GOAL := help
-.PHONY: help run build test check ci asan tsan fuzz bench format tidy deps hooks setup clean
+.PHONY: help run build test check asan tsan fuzz soak bench format tidy deps hooks setup clean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 20
+SOAK_SECONDS ?= 1800
 # CMake reads this variable; without ccache it stays empty.
 export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 # Modules with locks or threads that have tests of their own; the engine's are in tests/integration.
@@ -30,10 +31,7 @@ test: build ## build and run every test
 	@ctest --preset release -j $(JOBS)
 
 check: ## everything: format, dependency graph, tests, sanitizers, fuzz smoke
-	@tools/check.sh all
-
-ci: ## the part of `make check` that CI runs today: all but fuzz and sanitizers
-	@tools/check.sh ci
+	@tools/check.sh
 
 asan: ## all tests under address and undefined-behavior sanitizers
 	@cmake --preset asan >/dev/null && cmake --build --preset asan -j $(JOBS) && ctest --preset asan -j $(JOBS)
@@ -43,6 +41,9 @@ tsan: ## threaded modules under the thread sanitizer
 	@cmake --build --preset tsan -j $(JOBS) --target $(TSAN_MODULES:=_test) integration_test
 	@for m in $(TSAN_MODULES); do build/tsan/cachalot/$$m/$${m}_test --gtest_brief=1 || exit 1; done
 	@build/tsan/tests/integration_test --gtest_brief=1 --gtest_filter='*Engine*:*Invarian*'
+
+soak: build ## mixed load on a server for SOAK_SECONDS (default 1800)
+	@python3 tests/serve/load.py build/release/bin/cachalot soak $(SOAK_SECONDS)
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	@tests/fuzz/run.sh $(FUZZ_SECONDS)

@@ -6,8 +6,8 @@
 namespace cachalot::engine {
 namespace {
 
-// The forward pass works on tiles of this many tokens: fewer save little. [docs/design/model.md]
-constexpr uint32_t kTile = 16;
+// So that a prompt ends, whatever the prediction says.
+constexpr uint32_t kLeastTokens = 4;
 
 // First guesses, of a small desktop; a handful of steps replaces them.
 constexpr double kSecondsPerByte = 1.0 / 20e9;
@@ -52,8 +52,8 @@ void StepBudget::Measured(uint32_t num_tokens, double seconds) {
 uint32_t StepBudget::PromptTokens(uint32_t decodes, uint32_t limit) const {
   if (decodes == 0) return limit;
   const double allowed = slack_ * Predict(decodes);
-  uint32_t tokens = std::min(kTile, limit);
-  while (tokens + kTile <= limit && Predict(decodes + tokens + kTile) <= allowed) tokens += kTile;
+  uint32_t tokens = std::min(kLeastTokens, limit);
+  while (tokens < limit && Predict(decodes + tokens + 1) <= allowed) ++tokens;
   return tokens;
 }
 

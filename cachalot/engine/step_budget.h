@@ -22,7 +22,7 @@ class StepBudget {
   void Measured(uint32_t num_tokens, double seconds);
 
   // Prompt tokens to feed beside `decodes` tokens: at most `limit`; all of it when nobody decodes,
-  // and never less than one tile, or a prompt would starve.
+  // and never less than a few, or a prompt would starve. Cost: O(limit).
   uint32_t PromptTokens(uint32_t decodes, uint32_t limit) const;
 
  private:
