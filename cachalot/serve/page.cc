@@ -2,15 +2,9 @@
 // The chat page's files, from the header that cmake/EmbedFiles.cmake makes of web/.
 #include "cachalot/serve/page.h"
 
-// Absent until CMakeLists.txt calls cachalot_embed_files(); the server then has no page.
-#if __has_include("cachalot/serve/web_files.h")
 #include "cachalot/serve/web_files.h"
-#define CACHALOT_HAS_PAGE 1
-#endif
 
 namespace cachalot::serve {
-
-#ifdef CACHALOT_HAS_PAGE
 
 const PageFile* FindPageFile(std::string_view path) {
   static constexpr PageFile kFiles[] = {
@@ -25,11 +19,5 @@ const PageFile* FindPageFile(std::string_view path) {
   }
   return nullptr;
 }
-
-#else
-
-const PageFile* FindPageFile(std::string_view) { return nullptr; }
-
-#endif
 
 }  // namespace cachalot::serve

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`cachalot serve` over real sockets: python3 serve_test.py BINARY [unittest arguments]."""
 import json
+import re
 import socket
 import sys
 import threading
@@ -203,6 +204,13 @@ class Answers(unittest.TestCase):
         status, _, data = self.server.call("POST", CHAT, chat("word " * 6000))
         self.assertEqual(status, 400)
         self.assertEqual(json.loads(data)["error"]["code"], "context_length_exceeded")
+
+    def test_the_page_is_whole_and_allows_no_foreign_code(self):
+        status, headers, page = self.server.call("GET", "/")
+        self.assertEqual(status, 200)
+        self.assertIn("default-src 'none'", headers["Content-Security-Policy"])
+        for path in re.findall(rb'(?:src|href)="(/[^"]*)"', page):
+            self.assertEqual(self.server.call("GET", path.decode())[0], 200, path)
 
     def test_unknown_paths_and_methods(self):
         self.assertEqual(self.server.call("GET", "/v1/nothing")[0], 404)
