@@ -218,9 +218,21 @@ async function answer() {
   }
 }
 
-// Keeps what arrived; a turn that brought nothing leaves no trace.
+function isWhole(call) {
+  try {
+    JSON.parse(call.function.arguments);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// Keeps what arrived; a turn that brought nothing leaves no trace. A call that was cut off goes: it
+// could not be answered, and the server would refuse a conversation that holds it.
 function finishTurn(conversation, message, node) {
   node.classList.remove("streaming");
+  message.tool_calls = message.tool_calls?.filter(isWhole);
+  if (!message.tool_calls?.length) delete message.tool_calls;
   const empty = !message.content && !message.reasoning_content && !message.tool_calls;
   if (empty) node.remove();
   else conversation.messages.push(message);

@@ -31,7 +31,7 @@ function appendParagraphs(parent, lines) {
   for (const text of lines.join("\n").split(/\n{2,}/)) {
     if (text.trim() === "") continue;
     const paragraph = document.createElement("p");
-    appendInline(paragraph, text);
+    appendInline(paragraph, text.replace(/^\n|\n$/g, ""));  // the line breaks next to a fence
     parent.append(paragraph);
   }
 }
