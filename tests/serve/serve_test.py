@@ -36,7 +36,7 @@ def together(calls):
 class Answers(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = Server(BINARY, "--parallel", "16", "--max-context", "4096")
+        cls.server = Server(BINARY, "--parallel", "16", "--max-context", "8192")
 
     @classmethod
     def tearDownClass(cls):
@@ -77,7 +77,7 @@ class Answers(unittest.TestCase):
     def test_a_growing_conversation_pays_for_new_tokens_only(self):
         messages, seen = [], 0
         for turn in range(20):
-            messages.append({"role": "user", "content": f"Turn {turn}. " + "and so on " * 20})
+            messages.append({"role": "user", "content": f"Turn {turn}. " + "and so on " * 110})
             answer = self.server.post(CHAT, {"messages": messages, "max_tokens": 16, "seed": turn,
                                              "user_id": "grower",
                                              "thinking": {"type": "disabled"}})
@@ -88,6 +88,7 @@ class Answers(unittest.TestCase):
             seen = usage["prompt_tokens"] + usage["completion_tokens"]
             messages.append({"role": "assistant",
                              "content": answer["choices"][0]["message"]["content"]})
+        self.assertGreater(seen, 7000)
 
     def test_several_choices_differ_and_repeat(self):
         body = {"prompt": "She was", "max_tokens": 12, "seed": 5, "n": 3}
@@ -201,7 +202,7 @@ class Answers(unittest.TestCase):
             self.assertEqual(self.server.call("POST", CHAT, body)[0], 400)
 
     def test_a_prompt_longer_than_the_context(self):
-        status, _, data = self.server.call("POST", CHAT, chat("word " * 6000))
+        status, _, data = self.server.call("POST", CHAT, chat("word " * 16000))
         self.assertEqual(status, 400)
         self.assertEqual(json.loads(data)["error"]["code"], "context_length_exceeded")
 
