@@ -2,6 +2,7 @@
 #include "cachalot/chat/format.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -11,7 +12,7 @@ namespace {
 
 class FormatOfDir : public testing::Test {
  protected:
-  FormatOfDir() : dir_(testing::TempDir() + "format_of_dir") {
+  FormatOfDir() : dir_(testing::TempDir() + "format_of_dir_" + std::to_string(::getpid())) {
     std::filesystem::remove_all(dir_);
     std::filesystem::create_directories(dir_ + "/encoding");
   }

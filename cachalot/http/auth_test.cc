@@ -3,6 +3,7 @@
 #include "cachalot/http/auth.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -20,7 +21,8 @@ Request With(Headers headers) {
 }
 
 std::string WriteFile(const std::string& name, const std::string& text) {
-  const auto path = std::filesystem::path(::testing::TempDir()) / ("cachalot_http_" + name);
+  const auto path = std::filesystem::path(::testing::TempDir()) /
+                    ("cachalot_http_" + std::to_string(::getpid()) + name);
   std::ofstream(path, std::ios::binary) << text;
   return path.string();
 }

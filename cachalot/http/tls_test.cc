@@ -5,6 +5,7 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -25,8 +26,12 @@ using testing::TestServer;
 class Identity {
  public:
   explicit Identity(const std::string& name)
-      : cert_path((std::filesystem::path(::testing::TempDir()) / (name + "_cert.pem")).string()),
-        key_path((std::filesystem::path(::testing::TempDir()) / (name + "_key.pem")).string()) {
+      : cert_path((std::filesystem::path(::testing::TempDir()) /
+                   (name + std::to_string(::getpid()) + "_cert.pem"))
+                      .string()),
+        key_path((std::filesystem::path(::testing::TempDir()) /
+                  (name + std::to_string(::getpid()) + "_key.pem"))
+                     .string()) {
     EVP_PKEY* key = EVP_EC_gen("P-256");
     X509* cert = X509_new();
     X509_set_version(cert, 2);

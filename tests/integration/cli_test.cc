@@ -5,6 +5,7 @@
 #include <pty.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -279,6 +280,17 @@ class Terminal {
     seen_.erase(0, seen_.find(wanted) + wanted.size());
     return true;
   }
+  // Reads until the editor waits for a key. It shows its prompt before it takes the terminal over:
+  // what is typed in between is echoed twice and the answer seems to have begun.
+  bool ExpectPrompt() {
+    if (!Expect("\n> ")) return false;  // not "> ": the help text has that too
+    for (int i = 0; i < 6000; ++i) {
+      termios mode{};
+      if (::tcgetattr(fd_, &mode) == 0 && (mode.c_lflag & ICANON) == 0) return true;
+      ::usleep(10000);
+    }
+    return false;
+  }
   // The exit code; -1 if a minute of silence passes first.
   int Wait() {
     int status = 0;
@@ -298,21 +310,20 @@ class Terminal {
 };
 
 TEST_F(CliTest, CtrlCStopsTheAnswerAndTwiceAtTheEmptyPromptLeaves) {
-  const std::string kPrompt = "\n> ";  // not "> ": the help text has that too
   Terminal terminal(folder_);
-  ASSERT_TRUE(terminal.Expect(kPrompt)) << terminal.seen();
+  ASSERT_TRUE(terminal.ExpectPrompt()) << terminal.seen();
   terminal.Type("/help\r");
   ASSERT_TRUE(terminal.Expect("/system")) << terminal.seen();
-  ASSERT_TRUE(terminal.Expect(kPrompt));
+  ASSERT_TRUE(terminal.ExpectPrompt());
   terminal.Type("She was the youngest\r");
   ASSERT_TRUE(terminal.Expect("youngest\r\n")) << terminal.seen();
   ASSERT_TRUE(terminal.Expect(" ")) << terminal.seen();  // the answer has begun
   terminal.Type("\x03");
   ASSERT_TRUE(terminal.Expect("(stopped)")) << terminal.seen();
-  ASSERT_TRUE(terminal.Expect(kPrompt));
+  ASSERT_TRUE(terminal.ExpectPrompt());
   terminal.Type("\x03");
   ASSERT_TRUE(terminal.Expect("again")) << terminal.seen();
-  ASSERT_TRUE(terminal.Expect(kPrompt));
+  ASSERT_TRUE(terminal.ExpectPrompt());
   terminal.Type("\x03");
   EXPECT_EQ(terminal.Wait(), 0) << terminal.seen();
   EXPECT_TRUE(fs::exists(folder_ / "cachalot" / "chat_history"));

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -21,9 +22,10 @@ namespace fs = std::filesystem;
 class RenderParseTest : public testing::Test {
  protected:
   // A model directory with tokenizer.json alone.
-  RenderParseTest() : dir_(fs::path(testing::TempDir()) / "render_parse_test") {
-    fs::remove_all(dir_);
-    fs::create_directories(dir_);
+  // Its name is its own: ctest runs the tests of a fixture side by side.
+  RenderParseTest() {
+    std::string pattern = testing::TempDir() + "render_parse_XXXXXX";
+    dir_ = mkdtemp(pattern.data());
     fs::copy(CACHALOT_SOURCE_DIR "/models/mini/tokenizer.json", dir_ / "tokenizer.json");
   }
   ~RenderParseTest() override { fs::remove_all(dir_); }
