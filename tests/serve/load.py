@@ -3,7 +3,7 @@
 
     load.py BINARY streams [MODEL]       1,000 open event streams, most of them queued
     load.py BINARY throughput MODEL      16 streams against 1
-    load.py BINARY pace MODEL            a running stream's pace while a long prompt is read
+    load.py BINARY pace MODEL [TOKENS]   a running stream's pace while a long prompt is read
     load.py BINARY soak SECONDS [MODEL]  mixed requests, aborts, bad bodies, slow readers; fails on
                                          a crash, a stuck request, blocks not returned, growing memory
 """
@@ -125,7 +125,8 @@ def run_pace(binary, arguments):
         idle = [b - a for a, b in zip(times[10:], times[11:])]
         first = len(times)
         begin = time.monotonic()
-        prompt = server.post("/tokenize", {"content": words(8000, 2)})["tokens"][:8000]
+        count = int(arguments[1]) if len(arguments) > 1 else 8000
+        prompt = server.post("/tokenize", {"content": words(count, 2)})["tokens"][:count]
         answer = server.post("/v1/completions", {"prompt": prompt, "max_tokens": 1})
         seconds = time.monotonic() - begin
         busy = [b - a for a, b in zip(times[first:], times[first + 1:])]
