@@ -33,7 +33,7 @@ template <typename X>
 using PanelFn = void(const MatMulPanel<X>& panel);
 
 // Columns of a widened row in scratch: zero-padded to the widest step any kernel takes.
-inline constexpr size_t kPaddedStep = 64;
+inline constexpr size_t kPaddedStep = 128;
 constexpr size_t PaddedCols(size_t cols) {
   return (cols + kPaddedStep - 1) / kPaddedStep * kPaddedStep;
 }

@@ -2,12 +2,13 @@
 // BF16 products with vdpbf16ps (AVX-512 BF16 and VBMI: Zen 4, Sapphire Rapids). Highway 1.0.3 has
 // no BF16 dot, hence intrinsics.
 //
-// An accumulator is one zmm: each step of 32 columns adds x[2i+1] w[2i+1], then x[2i] w[2i], to
-// lane i. Steps ascend; rows end with zeros up to a multiple of 64 columns; lanes end in a tree 8,
-// 4, 2,
-// 1. That order is the same in both ways the panel can run:
-//   up to 3 tokens   weights are widened in registers and used at once: bound by memory
-//   more             the panel is widened once into scratch (L2), token tiles of 3 pass over it
+// An accumulator is one zmm. A vector of 32 columns adds x w of the odd word, then of the even
+// word, of dword i to lane i; which columns those are is the reader's Order. Vectors ascend; rows
+// end with zeros up to a whole step; lanes end in a tree 8, 4, 2, 1. That order is the same in both
+// ways the panel can run:
+//   up to 6 tokens   weights are widened in registers and used at once: bound by memory
+//   more             blocks of 8 rows are widened into scratch (L1), token tiles of 3 pass over
+//   them
 // The instruction takes subnormal inputs for zero, so weights must widen to normal numbers: scales
 // that would not let them send the row through ref::Dot.
 #include "cachalot/kernels/matmul_panel.h"
@@ -32,233 +33,47 @@ PanelFn<BF16>* X86PanelBF16() { return nullptr; }
 
 #include "hwy/base.h"
 
+HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512bf16")
+#include "cachalot/kernels/weight_readers_x86-inl.h"
+
 namespace cachalot::kernels {
 namespace {
 
 using Panel = MatMulPanel<BF16>;
 
-constexpr size_t kStep = kPaddedStep;  // columns a step: two vectors of 32 BF16
-constexpr size_t kHalf = kStep / 2;
-constexpr size_t kTileTokens = 3;  // 3 x 8 accumulators, 3 x, 1 w: 28 of 32 registers
+constexpr size_t kVector = 32;  // BF16 of a zmm
+// Every loop over accumulators here is unrolled by pragma: at -O2 GCC keeps short loops, and one
+// that indexes `acc` at run time holds it in memory (half the speed, seen twice).
+//
+// Tokens by rows of a tile have 24 accumulators at most; x, w, the tables and constants of a reader
+// share the other 8 registers.
+constexpr size_t kWideTokens = 3;    // by 8 rows
+constexpr size_t kDirectTokens = 6;  // by 4 rows where more than 3
+// Two direct tiles widen a panel twice, the second time from L2; that still costs less than storing
+// it (docs/log.md, 2026-11-24: 1.0 to 1.3 times as fast at 8 to 12 tokens, 0.8 to 0.96 at 24).
+constexpr size_t kMaxDirectTokens = 2 * kDirectTokens;
 
-// E2M1 as BF16 times 2^125, twice: the index of vpermw has 5 bits and the code fills 4. Subtracting
-// (252 - s) << 7 with unsigned saturation gives code * 2^(s - 127): zeros stay 0, exponents of the
-// others end in 1 .. 254 for 2 <= s <= 252. -0 is stored as 0, which no sum can tell apart: an
-// accumulator starts at +0.
-constexpr uint32_t kMinScaleFP4 = 2;
-constexpr uint32_t kMaxScaleFP4 = 252;
-constexpr std::array<uint16_t, 32> MakeTableFP4() {
-  std::array<uint16_t, 32> table{};
-  for (size_t i = 0; i < table.size(); ++i) {
-    const uint16_t bits = ToBF16(E2M1ToFloat(static_cast<uint8_t>(i % 16))).bits;
-    table[i] = (i & 7) == 0 ? uint16_t{0} : static_cast<uint16_t>(bits + (125u << 7));
-  }
-  return table;
-}
-alignas(64) constexpr std::array<uint16_t, 32> kTableFP4 = MakeTableFP4();
-
-// |E4M3| as BF16, all normal: 2^-9 .. 448. With the scale 2^(s - 127) exponents stay in 1 .. 254
-// for 10 <= s <= 246.
-constexpr uint32_t kMinScaleFP8 = 10;
-constexpr uint32_t kMaxScaleFP8 = 246;
-constexpr std::array<uint16_t, 128> MakeTableFP8() {
-  std::array<uint16_t, 128> table{};
-  for (size_t i = 0; i < table.size(); ++i) {
-    table[i] = ToBF16(E4M3ToFloat(static_cast<uint8_t>(i))).bits;
-  }
-  return table;
-}
-alignas(64) constexpr std::array<uint16_t, 128> kTableFP8 = MakeTableFP8();
-
-// Byte indices that pick the even bytes of two vectors; the odd ones are one higher.
-constexpr std::array<uint8_t, 64> MakeEvenBytes() {
-  std::array<uint8_t, 64> index{};
-  for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<uint8_t>(2 * i);
-  return index;
-}
-alignas(64) constexpr std::array<uint8_t, 64> kEvenBytes = MakeEvenBytes();
-
-// The scratch of a task, see PanelScratchBytes.
+// The scratch of a task, see PanelScratchBytes. Widened BF16 fills half of the room of a panel, so
+// the packed tokens of a tile (at most 6 rows, a panel has 8 or more) lie in the other half.
 struct Scratch {
   explicit Scratch(const Panel& panel) {
     const size_t padded = PaddedCols(panel.job->w.cols);
+    const size_t panel_words = PanelRows(panel.job->w.cols) * padded;
     widened = reinterpret_cast<uint16_t*>(panel.scratch);
-    row = reinterpret_cast<float*>(panel.scratch + PanelRows(panel.job->w.cols) * padded * 4);
+    packed = widened + panel_words;
+    row = reinterpret_cast<float*>(packed + panel_words);
     scales = reinterpret_cast<uint8_t*>(row + padded);
   }
   uint16_t* widened;  // [groups][padded / 32][kGroupRows][32]
+  uint16_t* packed;   // [kDirectTokens][padded]: x in the reader's order
   float* row;         // [padded]
-  uint8_t* scales;    // [padded]: what the readers below make of a group's scales
+  uint8_t* scales;    // [padded]: what a reader makes of a group's scales
 };
-
-// How many columns of a step exist: all but in the last one.
-struct StepMask {
-  explicit StepMask(size_t cols)
-      : bytes(cols >= 64 ? ~uint64_t{0} : (uint64_t{1} << cols) - 1),
-        lo(static_cast<uint32_t>(bytes)),
-        hi(static_cast<uint32_t>(bytes >> 32)) {}
-  uint64_t bytes;
-  uint32_t lo, hi;
-};
-
-}  // namespace
-}  // namespace cachalot::kernels
-
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512bf16")
-namespace cachalot::kernels {
-namespace {
-
-struct Widened {
-  __m512i lo, hi;  // columns 0-31 and 32-63 of a step, BF16
-};
+static_assert(kDirectTokens <= kGroupRows);
 
 HWY_INLINE __m512 Dot(__m512 acc, __m512i x, __m512i w) {
   return _mm512_dpbf16_ps(acc, (__m512bh)x, (__m512bh)w);
 }
-
-// Rows [n, n + 8) of a weight, read a step at a time. Rows past the end of the panel repeat its
-// last, so that a short group runs the same code; their results are dropped.
-struct GroupRows {
-  GroupRows(const WeightView& w, uint32_t n, uint32_t count) {
-    for (uint32_t r = 0; r < kGroupRows; ++r) row[r] = w.row(n + std::min(r, count - 1));
-    next = kGroupRows * w.row_bytes();
-  }
-  // The same bytes of the next group: 8 rows are too many streams for the hardware prefetcher of
-  // one core, and the group after this one is needed microseconds from now. To L2: two groups of
-  // 8 rows and x do not fit L1 (docs/log.md, 2026-11-23).
-  HWY_INLINE void Prefetch(uint32_t r, size_t byte) const {
-    _mm_prefetch(reinterpret_cast<const char*>(row[r] + next + byte), _MM_HINT_T1);
-  }
-  const uint8_t* row[kGroupRows];
-  size_t next;
-  uint32_t slow = 0;  // bit r: row r needs the float32 path
-};
-
-struct ReaderBF16 : GroupRows {
-  ReaderBF16(const WeightView& w, uint32_t n, uint32_t count, uint8_t*) : GroupRows(w, n, count) {}
-
-  HWY_INLINE void StartStep(size_t) {}
-  HWY_INLINE Widened Load(uint32_t r, size_t step) const {
-    const uint8_t* p = row[r] + step * 2 * kStep;
-    Prefetch(r, step * 2 * kStep);
-    Prefetch(r, step * 2 * kStep + 64);
-    return {_mm512_loadu_si512(p), _mm512_loadu_si512(p + 64)};
-  }
-  HWY_INLINE Widened LoadTail(uint32_t r, size_t step, const StepMask& mask) const {
-    const uint8_t* p = row[r] + step * 2 * kStep;
-    return {_mm512_maskz_loadu_epi16(mask.lo, p), _mm512_maskz_loadu_epi16(mask.hi, p + 64)};
-  }
-};
-
-struct ReaderFP4 : GroupRows {
-  ReaderFP4(const WeightView& w, uint32_t n, uint32_t count, uint8_t* scratch)
-      : GroupRows(w, n, count),
-        drop(reinterpret_cast<uint32_t*>(scratch)),
-        stride(PaddedCols(w.cols) / kFP4Block),
-        table(_mm512_load_si512(kTableFP4.data())) {
-    const size_t blocks = w.cols / kFP4Block;
-    for (uint32_t r = 0; r < kGroupRows; ++r) {
-      const size_t scale_row = n + std::min(r, count - 1);
-      PrepareScales(w.scales + scale_row * blocks, blocks, r);
-    }
-  }
-
-  // (252 - s) << 7 in both halves of a dword, so that one broadcast load feeds the subtraction.
-  void PrepareScales(const uint8_t* scales, size_t blocks, uint32_t r) {
-    __mmask16 bad = 0;
-    for (size_t b = 0; b < blocks; b += 16) {
-      const __mmask16 live = _cvtu32_mask16(StepMask(std::min<size_t>(blocks - b, 16)).lo);
-      const __m128i s = _mm_maskz_loadu_epi8(live, scales + b);
-      const __m128i above = _mm_sub_epi8(s, _mm_set1_epi8(kMinScaleFP4));
-      bad |= _mm_mask_cmpgt_epu8_mask(
-          live, above, _mm_set1_epi8(static_cast<char>(kMaxScaleFP4 - kMinScaleFP4)));
-      const __m512i d = _mm512_sub_epi32(_mm512_set1_epi32(kMaxScaleFP4), _mm512_cvtepu8_epi32(s));
-      const __m512i words = _mm512_or_si512(_mm512_slli_epi32(d, 7), _mm512_slli_epi32(d, 23));
-      _mm512_mask_storeu_epi32(drop + r * stride + b, live, words);
-    }
-    if (bad != 0) slow |= 1u << r;
-  }
-
-  HWY_INLINE void StartStep(size_t) {}
-  // Words of 4 codes go to the 8 qwords; vpmultishiftqb puts code j at the bottom of word j (what
-  // stands above the 5 index bits, and bit 4, does not matter).
-  HWY_INLINE __m512i Widen(__m128i codes, uint32_t r, size_t block) const {
-    const __m512i shifts = _mm512_set1_epi64(0x000C000800040000);
-    const __m512i index = _mm512_multishift_epi64_epi8(shifts, _mm512_cvtepu16_epi64(codes));
-    const __m512i d = _mm512_set1_epi32(static_cast<int>(drop[r * stride + block]));
-    return _mm512_permutexvar_epi16(index, _mm512_subs_epu16(table, d));
-  }
-  HWY_INLINE Widened Load(uint32_t r, size_t step) const {
-    const __m128i* p = reinterpret_cast<const __m128i*>(row[r] + step * kStep / 2);
-    Prefetch(r, step * kStep / 2);
-    return {Widen(_mm_loadu_si128(p), r, 2 * step), Widen(_mm_loadu_si128(p + 1), r, 2 * step + 1)};
-  }
-  // Columns are whole blocks of 32, so only the second half can be missing.
-  HWY_INLINE Widened LoadTail(uint32_t r, size_t step, const StepMask&) const {
-    const __m128i* p = reinterpret_cast<const __m128i*>(row[r] + step * kStep / 2);
-    return {Widen(_mm_loadu_si128(p), r, 2 * step), _mm512_setzero_si512()};
-  }
-
-  uint32_t* drop;  // [kGroupRows][stride]
-  size_t stride;
-  __m512i table;
-};
-
-// vpermi2b looks 64 bytes up in 128 entries at once: one table for the low and one for the high
-// byte of the BF16 word, both with the scale of this block of 128 columns added.
-struct ReaderFP8 : GroupRows {
-  ReaderFP8(const WeightView& w, uint32_t n, uint32_t count, uint8_t* scratch)
-      : GroupRows(w, n, count), rebias(reinterpret_cast<uint16_t*>(scratch)) {
-    bool bad = false;
-    for (size_t k = 0; k < w.cols; k += kFP8Block) {
-      // Powers of two have no mantissa bits; 2^-127 has, and is out of range anyway.
-      const uint32_t bits = std::bit_cast<uint32_t>(WeightScale(w, n, k));
-      const uint32_t s = bits >> 23;  // 256 and up: negative
-      bad |= (bits & 0x7FFFFFu) != 0 || s < kMinScaleFP8 || s > kMaxScaleFP8;
-      rebias[k / kFP8Block] = static_cast<uint16_t>((s - 127u) << 7);
-    }
-    if (bad) slow = (1u << kGroupRows) - 1;
-  }
-
-  HWY_INLINE void StartStep(size_t step) {
-    constexpr size_t kStepsPerBlock = kFP8Block / kStep;
-    if (step % kStepsPerBlock != 0) return;
-    const __m512i add = _mm512_set1_epi16(static_cast<short>(rebias[step / kStepsPerBlock]));
-    const __m512i even = _mm512_load_si512(kEvenBytes.data());
-    const __m512i odd = _mm512_add_epi8(even, _mm512_set1_epi8(1));
-    const uint16_t* t = kTableFP8.data();
-    // 0 and NaN (entries 0 and 127) have no exponent to shift.
-    const __m512i t0 = _mm512_load_si512(t);
-    const __m512i t3 = _mm512_load_si512(t + 96);
-    const __m512i w0 = _mm512_mask_add_epi16(t0, 0xFFFFFFFEu, t0, add);
-    const __m512i w1 = _mm512_add_epi16(_mm512_load_si512(t + 32), add);
-    const __m512i w2 = _mm512_add_epi16(_mm512_load_si512(t + 64), add);
-    const __m512i w3 = _mm512_mask_add_epi16(t3, 0x7FFFFFFFu, t3, add);
-    lo0 = _mm512_permutex2var_epi8(w0, even, w1);
-    lo1 = _mm512_permutex2var_epi8(w2, even, w3);
-    hi0 = _mm512_permutex2var_epi8(w0, odd, w1);
-    hi1 = _mm512_permutex2var_epi8(w2, odd, w3);
-  }
-  // unpack works in each 16 bytes, so the qwords are first laid out for its results to be in order.
-  HWY_INLINE Widened Widen(__m512i codes) const {
-    const __m512i v = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
-    const __m512i lo = _mm512_permutex2var_epi8(lo0, v, lo1);
-    const __m512i magnitude = _mm512_permutex2var_epi8(hi0, v, hi1);
-    const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
-    const __m512i hi = _mm512_ternarylogic_epi32(magnitude, v, sign, 0xF8);  // a | (b & c)
-    return {_mm512_unpacklo_epi8(lo, hi), _mm512_unpackhi_epi8(lo, hi)};
-  }
-  HWY_INLINE Widened Load(uint32_t r, size_t step) const {
-    Prefetch(r, step * kStep);
-    return Widen(_mm512_loadu_si512(row[r] + step * kStep));
-  }
-  HWY_INLINE Widened LoadTail(uint32_t r, size_t step, const StepMask& mask) const {
-    return Widen(_mm512_maskz_loadu_epi8(mask.bytes, row[r] + step * kStep));
-  }
-
-  uint16_t* rebias;  // [ceil(K / 128)]
-  __m512i lo0, lo1, hi0, hi1;
-};
 
 // Sums of the lanes of four accumulators: halves, quarters, pairs, neighbors.
 HWY_INLINE __m128 Reduce4(const __m512* acc) {
@@ -273,126 +88,269 @@ HWY_INLINE __m128 Reduce4(const __m512* acc) {
   return _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, u));
 }
 
-// Writes `count` <= 8 outputs of one token from 8 accumulators.
-HWY_INLINE void StoreOutputs(const __m512* acc, uint32_t count, float* y) {
-  const __m256 sums = _mm256_set_m128(Reduce4(acc + 4), Reduce4(acc));
-  _mm256_mask_storeu_ps(y, static_cast<__mmask8>((1u << count) - 1), sums);
+// Writes `count` outputs of one token from kRows accumulators; a negative count writes none.
+template <size_t kRows>
+HWY_INLINE void StoreOutputs(const __m512* acc, int count, float* y) {
+  HWY_UNROLL(2)
+  for (int r = 0; r < static_cast<int>(kRows); r += 4) {
+    if (r >= count) break;
+    _mm_mask_storeu_ps(y + r, static_cast<__mmask8>(LowBits32(static_cast<size_t>(count - r))),
+                       Reduce4(acc + r));
+  }
 }
 
-// The tokens of a tile: where their x is and where their outputs go.
-template <size_t kTokens>
-struct Tile {
-  Tile(const Panel& panel, size_t m) {
-    const MatView<float>& out = panel.job->y;
+// The columns of each 128 dealt out to four vectors: column 4 j + v is word j of vector v.
+HWY_INLINE void DealNibbles(const __m512i* in, uint16_t* out) {
+  alignas(64) static constexpr auto kDeal = [] {
+    std::array<uint16_t, 32> index{};  // words 4 j of two vectors, then words 4 j + 1
+    for (uint16_t i = 0; i < 32; ++i) index[i] = static_cast<uint16_t>(i % 16 * 4 + i / 16);
+    return index;
+  }();
+  const __m512i words01 = _mm512_load_si512(kDeal.data());
+  const __m512i words23 = _mm512_add_epi16(words01, _mm512_set1_epi16(2));
+  const __m512i ab01 = _mm512_permutex2var_epi16(in[0], words01, in[1]);
+  const __m512i cd01 = _mm512_permutex2var_epi16(in[2], words01, in[3]);
+  const __m512i ab23 = _mm512_permutex2var_epi16(in[0], words23, in[1]);
+  const __m512i cd23 = _mm512_permutex2var_epi16(in[2], words23, in[3]);
+  _mm512_store_si512(out, _mm512_shuffle_i64x2(ab01, cd01, 0x44));
+  _mm512_store_si512(out + 32, _mm512_shuffle_i64x2(ab01, cd01, 0xEE));
+  _mm512_store_si512(out + 64, _mm512_shuffle_i64x2(ab23, cd23, 0x44));
+  _mm512_store_si512(out + 96, _mm512_shuffle_i64x2(ab23, cd23, 0xEE));
+}
+
+// x of one token, dealt; columns past the end are zero.
+void PackNibbles(const BF16* x, size_t cols, uint16_t* out) {
+  constexpr size_t kStep = ReaderFP4::kStep;
+  size_t k = 0;
+  for (; k + kStep <= cols; k += kStep) {
+    const __m512i in[4] = {_mm512_loadu_si512(x + k), _mm512_loadu_si512(x + k + 32),
+                           _mm512_loadu_si512(x + k + 64), _mm512_loadu_si512(x + k + 96)};
+    DealNibbles(in, out + k);
+  }
+  if (k == cols) return;
+  alignas(64) BF16 rest[kStep] = {};
+  std::memcpy(rest, x + k, (cols - k) * sizeof(BF16));
+  const __m512i in[4] = {_mm512_load_si512(rest), _mm512_load_si512(rest + 32),
+                         _mm512_load_si512(rest + 64), _mm512_load_si512(rest + 96)};
+  DealNibbles(in, out + k);
+}
+
+// x [cols] in the reader's order with zeros up to a whole step: x itself where it already is that,
+// else a copy in `packed`.
+template <class Reader>
+const uint16_t* InOrder(const BF16* x, size_t cols, uint16_t* packed) {
+  if constexpr (Reader::kOrder == Order::kNibbles) {
+    PackNibbles(x, cols, packed);
+  } else {
+    if (cols % Reader::kStep == 0) return reinterpret_cast<const uint16_t*>(x);
+    std::memcpy(packed, x, cols * sizeof(BF16));
+    std::memset(packed + cols, 0, (PaddedCols(cols) - cols) * sizeof(BF16));
+  }
+  return packed;
+}
+
+// The same for tokens [m, m + kTokens) of a job.
+template <class Reader, size_t kTokens>
+void PackTokens(const Panel& panel, size_t m, uint16_t* packed, const uint16_t* (&x)[kTokens]) {
+  const size_t cols = panel.job->w.cols;
+  for (size_t i = 0; i < kTokens; ++i) {
+    x[i] = InOrder<Reader>(panel.XRow(m + i), cols, packed + i * PaddedCols(cols));
+  }
+}
+
+template <size_t kTokens, size_t kRows>
+HWY_INLINE void Clear(__m512 (&acc)[kTokens][kRows]) {
+  HWY_UNROLL(8)
+  for (auto& row : acc) {
+    HWY_UNROLL(8)
+    for (__m512& a : row) a = _mm512_setzero_ps();
+  }
+}
+
+// What `load(r, w)` widens, times the tokens' x at column k.
+template <size_t kTokens, size_t kRows, size_t kVectors, class Load>
+HWY_INLINE void MultiplyStep(const uint16_t* const* x, size_t k, __m512 (&acc)[kTokens][kRows],
+                             Load load) {
+  // x of one or two tokens stays in registers for all rows; more would not fit, and then a load
+  // for every product is no slower: the core does one of each a cycle.
+  constexpr bool kHoist = kTokens * kVectors <= 8;
+  __m512i held[kHoist ? kTokens : 1][kVectors];
+  if constexpr (kHoist) {
+    HWY_UNROLL(8)
     for (size_t i = 0; i < kTokens; ++i) {
-      x[i] = panel.XRow(m + i);
-      y[i] = out.data + (m + i) * out.stride;
+      HWY_UNROLL(8)
+      for (size_t v = 0; v < kVectors; ++v) {
+        held[i][v] = _mm512_loadu_si512(x[i] + k + v * kVector);
+      }
     }
   }
-  const BF16* x[kTokens];
-  float* y[kTokens];
+  HWY_UNROLL(8)
+  for (uint32_t r = 0; r < kRows; ++r) {
+    __m512i w[kVectors];
+    load(r, w);
+    HWY_UNROLL(8)
+    for (size_t v = 0; v < kVectors; ++v) {
+      HWY_UNROLL(8)
+      for (size_t i = 0; i < kTokens; ++i) {
+        const __m512i xv =
+            kHoist ? held[kHoist ? i : 0][v] : _mm512_loadu_si512(x[i] + k + v * kVector);
+        acc[i][r] = Dot(acc[i][r], xv, w[v]);
+      }
+    }
+  }
+}
+
+// Rows of stored bytes that will be read soon, to L2. The hardware prefetcher of a core does not
+// follow 8 rows at once, and L1 has no room for them beside x (docs/log.md, 2026-11-23).
+struct Upcoming {
+  HWY_INLINE void Prefetch(size_t r, size_t begin, size_t bytes) const {
+    for (size_t b = 0; b < bytes; b += kCacheLineBytes) {
+      _mm_prefetch(reinterpret_cast<const char*>(base + r * stride + begin + b), _MM_HINT_T1);
+    }
+  }
+  const uint8_t* base;
+  size_t stride;
 };
 
-// One group of rows times kTokens tokens, weights widened in registers.
-template <size_t kTokens, class Reader>
-HWY_INLINE void MultiplyGroup(Reader& reader, const Tile<kTokens>& tile, size_t cols, uint32_t n,
-                              uint32_t count) {
-  __m512 acc[kTokens][kGroupRows];
-  for (auto& row : acc) {
-    for (__m512& a : row) a = _mm512_setzero_ps();
+// The three sources of widened rows. Not lambdas: those would not get this file's target.
+template <class Reader>
+struct FromReader {
+  HWY_INLINE void operator()(uint32_t r, __m512i* w) const {
+    next.Prefetch(r, step * Reader::kStepBytes, Reader::kStepBytes);
+    reader.Load(first + r, step, w);
   }
+  const Reader& reader;
+  Upcoming next;
+  uint32_t first;
+  size_t step;
+};
+template <class Reader>
+struct FromReaderTail {
+  HWY_INLINE void operator()(uint32_t r, __m512i* w) const {
+    reader.LoadTail(first + r, step, cols, w);
+  }
+  const Reader& reader;
+  uint32_t first;
+  size_t step, cols;
+};
+struct FromScratch {
+  HWY_INLINE void operator()(uint32_t r, __m512i* w) const {
+    *w = _mm512_load_si512(widened + r * kVector);
+  }
+  const uint16_t* widened;
+};
+
+// Rows [first, first + kRows) of a group times kTokens tokens, weights widened in registers.
+template <size_t kTokens, size_t kRows, class Reader>
+HWY_INLINE void MultiplyRows(Reader& reader, Upcoming next, const uint16_t* const* x, size_t cols,
+                             uint32_t first, __m512 (&acc)[kTokens][kRows]) {
+  Clear(acc);
+  constexpr size_t kStep = Reader::kStep;
   const size_t steps = cols / kStep;
   for (size_t step = 0; step < steps; ++step) {
     reader.StartStep(step);
-    HWY_UNROLL(8)
-    for (uint32_t r = 0; r < kGroupRows; ++r) {
-      const Widened w = reader.Load(r, step);
-      for (size_t i = 0; i < kTokens; ++i) {
-        const BF16* x = tile.x[i] + step * kStep;
-        acc[i][r] = Dot(acc[i][r], _mm512_loadu_si512(x), w.lo);
-        acc[i][r] = Dot(acc[i][r], _mm512_loadu_si512(x + kHalf), w.hi);
-      }
-    }
+    MultiplyStep<kTokens, kRows, Reader::kVectors>(x, step * kStep, acc,
+                                                   FromReader<Reader>{reader, next, first, step});
   }
   if (cols % kStep != 0) {
-    const StepMask mask(cols % kStep);
     reader.StartStep(steps);
-    HWY_UNROLL(8)
-    for (uint32_t r = 0; r < kGroupRows; ++r) {
-      const Widened w = reader.LoadTail(r, steps, mask);
+    MultiplyStep<kTokens, kRows, Reader::kVectors>(
+        x, steps * kStep, acc, FromReaderTail<Reader>{reader, first, steps, cols % kStep});
+  }
+}
+
+// All rows of a panel times kTokens tokens from m on.
+template <size_t kTokens, class Reader>
+uint64_t MultiplyDirect(const Panel& panel, const Scratch& scratch, size_t m) {
+  constexpr uint32_t kRows = kTokens <= kWideTokens ? 8 : 4;
+  const MatMulJob<BF16>& job = *panel.job;
+  const size_t cols = job.w.cols;
+  const uint16_t* x[kTokens];
+  PackTokens<Reader>(panel, m, scratch.packed, x);
+  uint64_t slow = 0;
+  for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
+    const uint32_t count = std::min(kGroupRows, panel.count - g);
+    Reader reader(job.w, panel.begin + g, count, scratch.scales);
+    for (uint32_t first = 0; first < count; first += kRows) {
+      __m512 acc[kTokens][kRows];
+      const Upcoming next{job.w.row(panel.begin + g + first) + kRows * job.w.row_bytes(),
+                          job.w.row_bytes()};
+      MultiplyRows(reader, next, x, cols, first, acc);
+      HWY_UNROLL(8)
       for (size_t i = 0; i < kTokens; ++i) {
-        const BF16* x = tile.x[i] + steps * kStep;
-        acc[i][r] = Dot(acc[i][r], _mm512_maskz_loadu_epi16(mask.lo, x), w.lo);
-        acc[i][r] = Dot(acc[i][r], _mm512_maskz_loadu_epi16(mask.hi, x + kHalf), w.hi);
+        StoreOutputs<kRows>(acc[i], static_cast<int>(count - first),
+                            job.y.data + (m + i) * job.y.stride + panel.begin + g + first);
+      }
+    }
+    slow |= uint64_t{reader.slow} << g;
+  }
+  return slow;
+}
+
+// Widens a group to `out` [whole vectors][kGroupRows][32].
+template <class Reader>
+void WidenGroup(Reader& reader, Upcoming next, size_t cols, uint16_t* out) {
+  constexpr size_t kStep = Reader::kStep;
+  for (size_t step = 0; step * kStep < cols; ++step, out += kStep * kGroupRows) {
+    reader.StartStep(step);
+    for (uint32_t r = 0; r < kGroupRows; ++r) {
+      __m512i w[Reader::kVectors];
+      if ((step + 1) * kStep <= cols) {
+        FromReader<Reader>{reader, next, 0, step}(r, w);
+      } else {
+        reader.LoadTail(r, step, cols % kStep, w);
+      }
+      HWY_UNROLL(8)
+      for (size_t v = 0; v < Reader::kVectors; ++v) {
+        _mm512_store_si512(out + (v * kGroupRows + r) * kVector, w[v]);
       }
     }
   }
-  for (size_t i = 0; i < kTokens; ++i) StoreOutputs(acc[i], count, tile.y[i] + n);
 }
 
-// Widens a group into `out` [padded / 32][kGroupRows][32].
-template <class Reader>
-void WidenGroup(Reader& reader, size_t cols, uint16_t* out) {
-  constexpr size_t kStepValues = kGroupRows * kStep;
-  const size_t steps = cols / kStep;
-  for (size_t step = 0; step < steps; ++step) {
-    reader.StartStep(step);
-    for (uint32_t r = 0; r < kGroupRows; ++r) {
-      const Widened w = reader.Load(r, step);
-      _mm512_store_si512(out + step * kStepValues + r * kHalf, w.lo);
-      _mm512_store_si512(out + step * kStepValues + (kGroupRows + r) * kHalf, w.hi);
+// A widened panel times kTokens tokens from m on.
+template <size_t kTokens, class Reader>
+void MultiplyWidened(const Panel& panel, const Scratch& scratch, size_t m) {
+  const MatMulJob<BF16>& job = *panel.job;
+  const size_t cols = job.w.cols;
+  const size_t whole = (cols + Reader::kStep - 1) / Reader::kStep * Reader::kStep;
+  const uint16_t* x[kTokens];
+  PackTokens<Reader>(panel, m, scratch.packed, x);
+  for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
+    const uint16_t* w = scratch.widened + g * PaddedCols(cols);
+    __m512 acc[kTokens][kGroupRows];
+    Clear(acc);
+    for (size_t k = 0; k < whole; k += kVector, w += kGroupRows * kVector) {
+      MultiplyStep<kTokens, kGroupRows, 1>(x, k, acc, FromScratch{w});
     }
-  }
-  if (cols % kStep == 0) return;
-  const StepMask mask(cols % kStep);
-  reader.StartStep(steps);
-  for (uint32_t r = 0; r < kGroupRows; ++r) {
-    const Widened w = reader.LoadTail(r, steps, mask);
-    _mm512_store_si512(out + steps * kStepValues + r * kHalf, w.lo);
-    _mm512_store_si512(out + steps * kStepValues + (kGroupRows + r) * kHalf, w.hi);
-  }
-}
-
-// One widened group times kTokens tokens.
-template <size_t kTokens>
-HWY_INLINE void MultiplyWidened(const uint16_t* w, const Tile<kTokens>& tile, size_t cols,
-                                uint32_t n, uint32_t count) {
-  __m512 acc[kTokens][kGroupRows];
-  for (auto& row : acc) {
-    for (__m512& a : row) a = _mm512_setzero_ps();
-  }
-  const size_t full = cols / kStep * kStep;
-  for (size_t k = 0; k < full; k += kHalf, w += kGroupRows * kHalf) {
-    __m512i x[kTokens];
-    for (size_t i = 0; i < kTokens; ++i) x[i] = _mm512_loadu_si512(tile.x[i] + k);
+    const int count = static_cast<int>(std::min(kGroupRows, panel.count - g));
     HWY_UNROLL(8)
-    for (uint32_t r = 0; r < kGroupRows; ++r) {
-      const __m512i wr = _mm512_load_si512(w + r * kHalf);
-      for (size_t i = 0; i < kTokens; ++i) acc[i][r] = Dot(acc[i][r], x[i], wr);
-    }
-  }
-  const StepMask mask(cols - full);
-  for (size_t k = full; k < PaddedCols(cols); k += kHalf, w += kGroupRows * kHalf) {
-    __m512i x[kTokens];
     for (size_t i = 0; i < kTokens; ++i) {
-      x[i] = _mm512_maskz_loadu_epi16(k == full ? mask.lo : mask.hi, tile.x[i] + k);
-    }
-    for (uint32_t r = 0; r < kGroupRows; ++r) {
-      const __m512i wr = _mm512_load_si512(w + r * kHalf);
-      for (size_t i = 0; i < kTokens; ++i) acc[i][r] = Dot(acc[i][r], x[i], wr);
+      StoreOutputs<kGroupRows>(acc[i], count,
+                               job.y.data + (m + i) * job.y.stride + panel.begin + g);
     }
   }
-  for (size_t i = 0; i < kTokens; ++i) StoreOutputs(acc[i], count, tile.y[i] + n);
 }
 
-template <size_t kTokens>
-void MultiplyPanel(const Panel& panel, const uint16_t* widened, size_t m) {
-  const Tile<kTokens> tile(panel, m);
-  const size_t cols = panel.job->w.cols;
+template <class Reader>
+uint64_t MultiplyMany(const Panel& panel, const Scratch& scratch) {
+  const WeightView& w = panel.job->w;
+  uint64_t slow = 0;
   for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
     const uint32_t count = std::min(kGroupRows, panel.count - g);
-    MultiplyWidened(widened + g * PaddedCols(cols), tile, cols, panel.begin + g, count);
+    Reader reader(w, panel.begin + g, count, scratch.scales);
+    const Upcoming next{w.row(panel.begin + g) + kGroupRows * w.row_bytes(), w.row_bytes()};
+    WidenGroup(reader, next, w.cols, scratch.widened + g * PaddedCols(w.cols));
+    slow |= uint64_t{reader.slow} << g;
   }
+  const size_t tokens = panel.job->y.rows;
+  size_t m = 0;
+  for (; m + kWideTokens <= tokens; m += kWideTokens) {
+    MultiplyWidened<kWideTokens, Reader>(panel, scratch, m);
+  }
+  if (tokens - m == 2) MultiplyWidened<2, Reader>(panel, scratch, m);
+  if (tokens - m == 1) MultiplyWidened<1, Reader>(panel, scratch, m);
+  return slow;
 }
 
 // Rows whose scales do not fit BF16: float32, by the reference.
@@ -408,39 +366,40 @@ void MultiplySlowRows(const Panel& panel, uint64_t slow, float* row) {
   }
 }
 
+// At most kDirectTokens tokens from m on.
+template <class Reader>
+uint64_t MultiplyFew(const Panel& panel, const Scratch& scratch, size_t m, size_t tokens) {
+  switch (tokens) {
+    case 1:
+      return MultiplyDirect<1, Reader>(panel, scratch, m);
+    case 2:
+      return MultiplyDirect<2, Reader>(panel, scratch, m);
+    case 3:
+      return MultiplyDirect<3, Reader>(panel, scratch, m);
+    case 4:
+      return MultiplyDirect<4, Reader>(panel, scratch, m);
+    case 5:
+      return MultiplyDirect<5, Reader>(panel, scratch, m);
+    default:
+      return MultiplyDirect<6, Reader>(panel, scratch, m);
+  }
+}
+
+template <class Reader>
+uint64_t Multiply(const Panel& panel, const Scratch& scratch) {
+  const size_t tokens = panel.job->y.rows;
+  if (tokens > kMaxDirectTokens) return MultiplyMany<Reader>(panel, scratch);
+  uint64_t slow = 0;
+  for (size_t m = 0; m < tokens; m += kDirectTokens) {
+    slow |= MultiplyFew<Reader>(panel, scratch, m, std::min(kDirectTokens, tokens - m));
+  }
+  return slow;
+}
+
 template <class Reader>
 void RunPanel(const Panel& panel) {
-  const WeightView& w = panel.job->w;
   const Scratch scratch(panel);
-  const size_t tokens = panel.job->y.rows;
-  uint64_t slow = 0;
-  for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
-    const uint32_t n = panel.begin + g;
-    const uint32_t count = std::min(kGroupRows, panel.count - g);
-    Reader reader(w, n, count, scratch.scales);
-    slow |= uint64_t{reader.slow} << g;
-    switch (tokens) {
-      case 1:
-        MultiplyGroup(reader, Tile<1>(panel, 0), w.cols, n, count);
-        break;
-      case 2:
-        MultiplyGroup(reader, Tile<2>(panel, 0), w.cols, n, count);
-        break;
-      case 3:
-        MultiplyGroup(reader, Tile<3>(panel, 0), w.cols, n, count);
-        break;
-      default:
-        WidenGroup(reader, w.cols, scratch.widened + g * PaddedCols(w.cols));
-    }
-  }
-  if (tokens > kTileTokens) {
-    size_t m = 0;
-    for (; m + kTileTokens <= tokens; m += kTileTokens) {
-      MultiplyPanel<kTileTokens>(panel, scratch.widened, m);
-    }
-    if (tokens - m == 2) MultiplyPanel<2>(panel, scratch.widened, m);
-    if (tokens - m == 1) MultiplyPanel<1>(panel, scratch.widened, m);
-  }
+  const uint64_t slow = Multiply<Reader>(panel, scratch);
   if (slow != 0) MultiplySlowRows(panel, slow, scratch.row);
 }
 

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inside of matmul_x86.cc: stored weights to BF16 vectors, a step of columns at a time (AVX-512
+// with VBMI). Included once, within that file's target attributes.
+//
+// A reader has
+//   kStep      columns of a step, kVectors = kStep / 32 vectors of 32 BF16
+//   kOrder     which columns of x those vectors meet: see Order
+//   StartStep  what the rows of a step share
+//   Load       one row's vectors; LoadTail the same for the last, partial step, zeros behind it
+//   kStepBytes bytes of a row's step
+//   slow       rows whose scales leave BF16's normal range, after construction
+#pragma once
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "cachalot/kernels/matmul_panel.h"
+#include "hwy/base.h"
+
+namespace cachalot::kernels {
+
+// Which columns vector v of a step holds.
+enum class Order {
+  kNatural,  // 32 v + j
+  kNibbles,  // 4 j + v: nibble v of every 16-bit word of FP4 codes, so no code has to change words
+};
+
+// E2M1 as BF16 times 2^125, twice: the index of vpermw has 5 bits and the code fills 4. Subtracting
+// (252 - s) << 7 with unsigned saturation gives code * 2^(s - 127): zeros stay 0, exponents of the
+// others end in 1 .. 254 for 2 <= s <= 252. -0 is stored as 0, which no sum can tell apart: an
+// accumulator starts at +0.
+inline constexpr uint32_t kMinScaleFP4 = 2;
+inline constexpr uint32_t kMaxScaleFP4 = 252;
+constexpr std::array<uint16_t, 32> MakeTableFP4() {
+  std::array<uint16_t, 32> table{};
+  for (size_t i = 0; i < table.size(); ++i) {
+    const uint16_t bits = ToBF16(E2M1ToFloat(static_cast<uint8_t>(i % 16))).bits;
+    table[i] = (i & 7) == 0 ? uint16_t{0} : static_cast<uint16_t>(bits + (125u << 7));
+  }
+  return table;
+}
+alignas(64) inline constexpr std::array<uint16_t, 32> kTableFP4 = MakeTableFP4();
+
+// |E4M3| as BF16, all normal: 2^-9 .. 448. With the scale 2^(s - 127) exponents stay in 1 .. 254
+// for 10 <= s <= 246.
+inline constexpr uint32_t kMinScaleFP8 = 10;
+inline constexpr uint32_t kMaxScaleFP8 = 246;
+constexpr std::array<uint16_t, 128> MakeTableFP8() {
+  std::array<uint16_t, 128> table{};
+  for (size_t i = 0; i < table.size(); ++i) {
+    table[i] = ToBF16(E4M3ToFloat(static_cast<uint8_t>(i))).bits;
+  }
+  return table;
+}
+alignas(64) inline constexpr std::array<uint16_t, 128> kTableFP8 = MakeTableFP8();
+
+// Byte indices that pick the even bytes of two vectors; the odd ones are one higher.
+constexpr std::array<uint8_t, 64> MakeEvenBytes() {
+  std::array<uint8_t, 64> index{};
+  for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<uint8_t>(2 * i);
+  return index;
+}
+alignas(64) inline constexpr std::array<uint8_t, 64> kEvenBytes = MakeEvenBytes();
+
+// Bit i is set for i < n.
+HWY_INLINE uint64_t LowBits(size_t n) { return n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
+HWY_INLINE uint32_t LowBits32(size_t n) { return static_cast<uint32_t>(LowBits(n)); }
+
+// Rows [n, n + 8) of a weight. Rows past the end of the panel repeat its last, so that a short
+// group runs the same code; their results are dropped.
+struct GroupRows {
+  GroupRows(const WeightView& w, uint32_t n, uint32_t count) {
+    for (uint32_t r = 0; r < kGroupRows; ++r) row[r] = w.row(n + std::min(r, count - 1));
+  }
+  const uint8_t* row[kGroupRows];
+  uint32_t slow = 0;  // bit r: row r needs the float32 path
+};
+
+struct ReaderBF16 : GroupRows {
+  static constexpr size_t kStep = 64;
+  static constexpr size_t kStepBytes = 2 * kStep;
+  static constexpr size_t kVectors = kStep / 32;
+  static constexpr Order kOrder = Order::kNatural;
+
+  ReaderBF16(const WeightView& w, uint32_t n, uint32_t count, uint8_t*) : GroupRows(w, n, count) {}
+
+  HWY_INLINE void StartStep(size_t) {}
+  HWY_INLINE void Load(uint32_t r, size_t step, __m512i* w) const {
+    const uint8_t* p = row[r] + step * kStepBytes;
+    w[0] = _mm512_loadu_si512(p);
+    w[1] = _mm512_loadu_si512(p + 64);
+  }
+  HWY_INLINE void LoadTail(uint32_t r, size_t step, size_t cols, __m512i* w) const {
+    const uint8_t* p = row[r] + step * kStepBytes;
+    const uint64_t live = LowBits(cols);
+    w[0] = _mm512_maskz_loadu_epi16(static_cast<uint32_t>(live), p);
+    w[1] = _mm512_maskz_loadu_epi16(static_cast<uint32_t>(live >> 32), p + 64);
+  }
+};
+
+struct ReaderFP4 : GroupRows {
+  static constexpr size_t kStep = 128;
+  static constexpr size_t kStepBytes = kStep / 2;
+  static constexpr size_t kVectors = kStep / 32;
+  static constexpr Order kOrder = Order::kNibbles;
+
+  ReaderFP4(const WeightView& w, uint32_t n, uint32_t count, uint8_t* scratch)
+      : GroupRows(w, n, count),
+        drop(reinterpret_cast<uint32_t*>(scratch)),
+        stride(PaddedCols(w.cols) / kFP4Block),
+        table(_mm512_load_si512(kTableFP4.data())),
+        spread(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)) {
+    const size_t blocks = w.cols / kFP4Block;
+    for (uint32_t r = 0; r < kGroupRows; ++r) {
+      PrepareScales(w.scales + (n + std::min(r, count - 1)) * blocks, blocks, r);
+    }
+  }
+
+  // (252 - s) << 7 in both halves of a dword, what each word of the block loses.
+  void PrepareScales(const uint8_t* scales, size_t blocks, uint32_t r) {
+    __mmask16 bad = 0;
+    for (size_t b = 0; b < blocks; b += 16) {
+      const __mmask16 live = _cvtu32_mask16(LowBits32(std::min<size_t>(blocks - b, 16)));
+      const __m128i s = _mm_maskz_loadu_epi8(live, scales + b);
+      const __m128i above = _mm_sub_epi8(s, _mm_set1_epi8(kMinScaleFP4));
+      bad |= _mm_mask_cmpgt_epu8_mask(
+          live, above, _mm_set1_epi8(static_cast<char>(kMaxScaleFP4 - kMinScaleFP4)));
+      const __m512i d = _mm512_sub_epi32(_mm512_set1_epi32(kMaxScaleFP4), _mm512_cvtepu8_epi32(s));
+      const __m512i words = _mm512_or_si512(_mm512_slli_epi32(d, 7), _mm512_slli_epi32(d, 23));
+      _mm512_mask_storeu_epi32(drop + r * stride + b, live, words);
+    }
+    if (bad != 0) slow |= 1u << r;
+  }
+
+  HWY_INLINE void StartStep(size_t) {}
+  // Four codes a word, four blocks a vector. A shift brings code v of every word to the 5 index
+  // bits of vpermw (bit 4 does not matter: the table repeats).
+  HWY_INLINE void Widen(__m512i codes, uint32_t r, size_t step, __m512i* w) const {
+    const __m128i d4 =
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(drop + r * stride + 4 * step));
+    const __m512i d = _mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(d4));
+    w[0] = _mm512_subs_epu16(_mm512_permutexvar_epi16(codes, table), d);
+    w[1] = _mm512_subs_epu16(_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 4), table), d);
+    w[2] = _mm512_subs_epu16(_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 8), table), d);
+    w[3] = _mm512_subs_epu16(_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 12), table), d);
+  }
+  HWY_INLINE void Load(uint32_t r, size_t step, __m512i* w) const {
+    Widen(_mm512_loadu_si512(row[r] + step * kStepBytes), r, step, w);
+  }
+  // Code 0 is zero whatever the scale, so the scratch behind the last block may hold anything.
+  HWY_INLINE void LoadTail(uint32_t r, size_t step, size_t cols, __m512i* w) const {
+    Widen(_mm512_maskz_loadu_epi8(LowBits(cols / 2), row[r] + step * kStepBytes), r, step, w);
+  }
+
+  uint32_t* drop;  // [kGroupRows][stride]
+  size_t stride;
+  __m512i table, spread;
+};
+
+// vpermi2b looks 64 bytes up in 128 entries at once: one table for the low and one for the high
+// byte of the BF16 word, both with the scale of this block of 128 columns added.
+struct ReaderFP8 : GroupRows {
+  static constexpr size_t kStep = 64;
+  static constexpr size_t kStepBytes = kStep;
+  static constexpr size_t kVectors = kStep / 32;
+  static constexpr Order kOrder = Order::kNatural;
+
+  ReaderFP8(const WeightView& w, uint32_t n, uint32_t count, uint8_t* scratch)
+      : GroupRows(w, n, count), rebias(reinterpret_cast<uint16_t*>(scratch)) {
+    bool bad = false;
+    for (size_t k = 0; k < w.cols; k += kFP8Block) {
+      // Powers of two have no mantissa bits; 2^-127 has, and is out of range anyway.
+      const uint32_t bits = std::bit_cast<uint32_t>(WeightScale(w, n, k));
+      const uint32_t s = bits >> 23;  // 256 and up: negative
+      bad |= (bits & 0x7FFFFFu) != 0 || s < kMinScaleFP8 || s > kMaxScaleFP8;
+      rebias[k / kFP8Block] = static_cast<uint16_t>((s - 127u) << 7);
+    }
+    if (bad) slow = (1u << kGroupRows) - 1;
+  }
+
+  HWY_INLINE void StartStep(size_t step) {
+    constexpr size_t kStepsPerBlock = kFP8Block / kStep;
+    if (step % kStepsPerBlock != 0) return;
+    const __m512i add = _mm512_set1_epi16(static_cast<short>(rebias[step / kStepsPerBlock]));
+    const __m512i even = _mm512_load_si512(kEvenBytes.data());
+    const __m512i odd = _mm512_add_epi8(even, _mm512_set1_epi8(1));
+    const uint16_t* t = kTableFP8.data();
+    // 0 and NaN (entries 0 and 127) have no exponent to shift.
+    const __m512i t0 = _mm512_load_si512(t);
+    const __m512i t3 = _mm512_load_si512(t + 96);
+    const __m512i w0 = _mm512_mask_add_epi16(t0, 0xFFFFFFFEu, t0, add);
+    const __m512i w1 = _mm512_add_epi16(_mm512_load_si512(t + 32), add);
+    const __m512i w2 = _mm512_add_epi16(_mm512_load_si512(t + 64), add);
+    const __m512i w3 = _mm512_mask_add_epi16(t3, 0x7FFFFFFFu, t3, add);
+    lo0 = _mm512_permutex2var_epi8(w0, even, w1);
+    lo1 = _mm512_permutex2var_epi8(w2, even, w3);
+    hi0 = _mm512_permutex2var_epi8(w0, odd, w1);
+    hi1 = _mm512_permutex2var_epi8(w2, odd, w3);
+  }
+  // unpack works in each 16 bytes, so the qwords are first laid out for its results to be in order.
+  HWY_INLINE void Widen(__m512i codes, __m512i* w) const {
+    const __m512i v = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
+    const __m512i lo = _mm512_permutex2var_epi8(lo0, v, lo1);
+    const __m512i magnitude = _mm512_permutex2var_epi8(hi0, v, hi1);
+    const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
+    const __m512i hi = _mm512_ternarylogic_epi32(magnitude, v, sign, 0xF8);  // a | (b & c)
+    w[0] = _mm512_unpacklo_epi8(lo, hi);
+    w[1] = _mm512_unpackhi_epi8(lo, hi);
+  }
+  HWY_INLINE void Load(uint32_t r, size_t step, __m512i* w) const {
+    Widen(_mm512_loadu_si512(row[r] + step * kStepBytes), w);
+  }
+  HWY_INLINE void LoadTail(uint32_t r, size_t step, size_t cols, __m512i* w) const {
+    Widen(_mm512_maskz_loadu_epi8(LowBits(cols), row[r] + step * kStepBytes), w);
+  }
+
+  uint16_t* rebias;  // [ceil(K / 128)]
+  __m512i lo0, lo1, hi0, hi1;
+};
+
+}  // namespace cachalot::kernels
