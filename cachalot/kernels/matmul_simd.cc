@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // float32 products for every Highway target; BF16 activations are promoted as they are loaded.
 //
-// Groups of rows are widened to float32 in scratch, zero-padded; an accumulator is one vector of
-// the target: step i adds columns [i N, i N + N) with one fma a lane, and SumOfLanes ends it. Up to
-// a tile of tokens each group is used while it is in L1 or L2; more tokens pass over a whole panel.
+// An accumulator is one vector of the target: step i adds columns [i N, i N + N) with one fma a
+// lane, and SumOfLanes ends it. BF16 and float32 rows are promoted as they are loaded, for every
+// tile of tokens anew: two operations beside three fma. FP8 and FP4 rows are first widened to
+// float32 in scratch, zero-padded; up to a tile of tokens each group of rows is used while it is in
+// L1 or L2, more tokens pass over a whole panel.
 #include <cstring>
 
 #include "cachalot/kernels/matmul_panel.h"
@@ -116,8 +118,7 @@ void WidenPaddedRow(const WeightView& w, size_t n, float* out) {
   switch (w.kind) {
     case WeightKind::kF32:
     case WeightKind::kBF16:
-      WidenRow(w, n, {out, w.cols});
-      break;
+      break;  // StoredRows
     case WeightKind::kFP8:
       for (size_t k = 0; k < w.cols; k += kFP8Block) {
         WidenBlockFP8(row + k, HWY_MIN(kFP8Block, w.cols - k), WeightScale(w, n, k), out + k);
@@ -132,12 +133,46 @@ void WidenPaddedRow(const WeightView& w, size_t n, float* out) {
   std::memset(out + w.cols, 0, (PaddedCols(w.cols) - w.cols) * sizeof(float));
 }
 
-// kTokens tokens times kTileRows widened rows, of which `count` are real.
-template <size_t kTokens, typename X>
-HWY_INLINE void MultiplyTile(const MatMulPanel<X>& panel, const float* w, size_t m, uint32_t n,
+// The rows of a tile, as float32 at column k. Rows past `count` repeat the last one: their results
+// are dropped.
+struct WidenedRows {
+  WidenedRows(const float* w, size_t cols) : w(w), stride(RowStride(cols)) {}
+  HWY_INLINE VF Load(size_t r, size_t k) const { return hn::Load(kF32, w + r * stride + k); }
+  HWY_INLINE VF LoadTail(size_t r, size_t k) const { return Load(r, k); }  // zeros behind the row
+  const float* w;
+  size_t stride;
+};
+
+template <typename W>
+struct StoredRows {
+  StoredRows(const WeightView& w, uint32_t n, size_t count) : cols(w.cols), next(w.row_bytes()) {
+    for (size_t r = 0; r < kTileRows; ++r) {
+      row[r] = w.row(n + HWY_MIN(static_cast<uint32_t>(r), static_cast<uint32_t>(count - 1)));
+    }
+    next *= kTileRows;
+  }
+  // Asks for the same columns of the next tile's rows, to L2: so many rows are too many streams
+  // for the hardware prefetcher.
+  HWY_INLINE VF Load(size_t r, size_t k) const {
+    const uint8_t* p = row[r] + k * sizeof(W);
+    __builtin_prefetch(p + next, 0, 2);
+    return LoadX(reinterpret_cast<const W*>(p));
+  }
+  HWY_INLINE VF LoadTail(size_t r, size_t k) const {
+    HWY_ALIGN W tail[hn::MaxLanes(DF())] = {};
+    std::memcpy(static_cast<void*>(tail), row[r] + k * sizeof(W), (cols - k) * sizeof(W));
+    return LoadX(tail);
+  }
+  const uint8_t* row[kTileRows];
+  size_t cols;
+  size_t next;  // bytes from a row to its counterpart in the next tile
+};
+
+// kTokens tokens from m on times kTileRows rows from n on, of which `count` are real.
+template <size_t kTokens, typename X, class Rows>
+HWY_INLINE void MultiplyTile(const MatMulPanel<X>& panel, const Rows& rows, size_t m, uint32_t n,
                              size_t count) {
   const size_t cols = panel.job->w.cols;
-  const size_t stride = RowStride(cols);
   const size_t lanes = hn::Lanes(kF32);
   const X* x[kTokens];
   HWY_UNROLL(3)
@@ -156,7 +191,7 @@ HWY_INLINE void MultiplyTile(const MatMulPanel<X>& panel, const float* w, size_t
     // Unrolled whole, or the compiler keeps the accumulators in memory.
     HWY_UNROLL(8)
     for (size_t r = 0; r < kTileRows; ++r) {
-      const VF wr = hn::Load(kF32, w + r * stride + k);
+      const VF wr = rows.Load(r, k);
       HWY_UNROLL(3)
       for (size_t i = 0; i < kTokens; ++i) acc[i][r] = hn::MulAdd(xs[i], wr, acc[i][r]);
     }
@@ -169,7 +204,7 @@ HWY_INLINE void MultiplyTile(const MatMulPanel<X>& panel, const float* w, size_t
       const VF xs = LoadX(tail);
       HWY_UNROLL(8)
       for (size_t r = 0; r < kTileRows; ++r) {
-        acc[i][r] = hn::MulAdd(xs, hn::Load(kF32, w + r * stride + k), acc[i][r]);
+        acc[i][r] = hn::MulAdd(xs, rows.LoadTail(r, k), acc[i][r]);
       }
     }
   }
@@ -184,40 +219,69 @@ HWY_INLINE void MultiplyTile(const MatMulPanel<X>& panel, const float* w, size_t
   }
 }
 
-// Tokens [m, m + kTokens) times the rows [first, first + count) of the panel, widened at `w`.
-template <size_t kTokens, typename X>
-void MultiplyRows(const MatMulPanel<X>& panel, const float* w, size_t m, uint32_t first,
+// Where the rows of a tile come from: rows [first, first + count) of the panel.
+template <typename W>
+struct FromStored {
+  StoredRows<W> Tile(uint32_t first, size_t count) const { return {w, begin + first, count}; }
+  const WeightView& w;
+  uint32_t begin;
+};
+struct FromScratch {
+  WidenedRows Tile(uint32_t first, size_t) const {
+    return {widened + (first - begin) * RowStride(cols), cols};
+  }
+  const float* widened;
+  uint32_t begin;  // the row of the panel at `widened`
+  size_t cols;
+};
+
+// Tokens [m, m + kTokens) times the rows [first, first + count) of the panel.
+template <size_t kTokens, typename X, class Source>
+void MultiplyRows(const MatMulPanel<X>& panel, const Source& source, size_t m, uint32_t first,
                   uint32_t count) {
-  const size_t stride = RowStride(panel.job->w.cols);
-  for (uint32_t r = 0; r < count; r += kTileRows) {
-    MultiplyTile<kTokens>(panel, w + r * stride, m, panel.begin + first + r,
-                          HWY_MIN(kTileRows, size_t{count - r}));
+  for (uint32_t r = first; r < first + count; r += kTileRows) {
+    const size_t live = HWY_MIN(kTileRows, size_t{first + count - r});
+    MultiplyTile<kTokens>(panel, source.Tile(r, live), m, panel.begin + r, live);
   }
 }
 
-template <typename X>
-void MultiplyTokens(const MatMulPanel<X>& panel, const float* w, uint32_t first, uint32_t count) {
+template <typename X, class Source>
+void MultiplyTokens(const MatMulPanel<X>& panel, const Source& source, uint32_t first,
+                    uint32_t count) {
   const size_t tokens = panel.job->y.rows;
   size_t m = 0;
   for (; m + kTileTokens <= tokens; m += kTileTokens) {
-    MultiplyRows<kTileTokens>(panel, w, m, first, count);
+    MultiplyRows<kTileTokens>(panel, source, m, first, count);
   }
-  if (tokens - m == 2) MultiplyRows<2>(panel, w, m, first, count);
-  if (tokens - m == 1) MultiplyRows<1>(panel, w, m, first, count);
+  if (tokens - m == 2) MultiplyRows<2>(panel, source, m, first, count);
+  if (tokens - m == 1) MultiplyRows<1>(panel, source, m, first, count);
 }
 
 template <typename X>
-void RunPanel(const MatMulPanel<X>& panel) {
+void RunWidened(const MatMulPanel<X>& panel) {
   const WeightView& w = panel.job->w;
-  const size_t stride = RowStride(w.cols);
   float* widened = reinterpret_cast<float*>(panel.scratch);
   const uint32_t at_once = panel.job->y.rows <= kTileTokens ? kGroupRows : panel.count;
   for (uint32_t first = 0; first < panel.count; first += at_once) {
     const uint32_t count = HWY_MIN(at_once, panel.count - first);
     for (uint32_t r = 0; r < count; ++r) {
-      WidenPaddedRow(w, panel.begin + first + r, widened + r * stride);
+      WidenPaddedRow(w, panel.begin + first + r, widened + r * RowStride(w.cols));
     }
-    MultiplyTokens(panel, widened, first, count);
+    MultiplyTokens(panel, FromScratch{widened, first, w.cols}, first, count);
+  }
+}
+
+template <typename X>
+void RunPanel(const MatMulPanel<X>& panel) {
+  const WeightView& w = panel.job->w;
+  switch (w.kind) {
+    case WeightKind::kF32:
+      return MultiplyTokens(panel, FromStored<float>{w, panel.begin}, 0, panel.count);
+    case WeightKind::kBF16:
+      return MultiplyTokens(panel, FromStored<BF16>{w, panel.begin}, 0, panel.count);
+    case WeightKind::kFP8:
+    case WeightKind::kFP4:
+      return RunWidened(panel);
   }
 }
 

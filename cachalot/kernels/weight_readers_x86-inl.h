@@ -46,6 +46,14 @@ constexpr std::array<uint16_t, 32> MakeTableFP4() {
 }
 alignas(64) inline constexpr std::array<uint16_t, 32> kTableFP4 = MakeTableFP4();
 
+// Word i of a vector of FP4 codes belongs to its block i / 8.
+constexpr std::array<uint16_t, 32> MakeSpreadFP4() {
+  std::array<uint16_t, 32> index{};
+  for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<uint16_t>(i / 8);
+  return index;
+}
+alignas(64) inline constexpr std::array<uint16_t, 32> kSpreadFP4 = MakeSpreadFP4();
+
 // |E4M3| as BF16, all normal: 2^-9 .. 448. With the scale 2^(s - 127) exponents stay in 1 .. 254
 // for 10 <= s <= 246.
 inline constexpr uint32_t kMinScaleFP8 = 10;
@@ -111,39 +119,38 @@ struct ReaderFP4 : GroupRows {
 
   ReaderFP4(const WeightView& w, uint32_t n, uint32_t count, uint8_t* scratch)
       : GroupRows(w, n, count),
-        drop(reinterpret_cast<uint32_t*>(scratch)),
+        drop(reinterpret_cast<uint16_t*>(scratch)),
         stride(PaddedCols(w.cols) / kFP4Block),
         table(_mm512_load_si512(kTableFP4.data())),
-        spread(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)) {
+        spread(_mm512_load_si512(kSpreadFP4.data())) {
     const size_t blocks = w.cols / kFP4Block;
     for (uint32_t r = 0; r < kGroupRows; ++r) {
       PrepareScales(w.scales + (n + std::min(r, count - 1)) * blocks, blocks, r);
     }
   }
 
-  // (252 - s) << 7 in both halves of a dword, what each word of the block loses.
+  // (252 - s) << 7, what each word of the block loses.
   void PrepareScales(const uint8_t* scales, size_t blocks, uint32_t r) {
-    __mmask16 bad = 0;
-    for (size_t b = 0; b < blocks; b += 16) {
-      const __mmask16 live = _cvtu32_mask16(LowBits32(std::min<size_t>(blocks - b, 16)));
-      const __m128i s = _mm_maskz_loadu_epi8(live, scales + b);
-      const __m128i above = _mm_sub_epi8(s, _mm_set1_epi8(kMinScaleFP4));
-      bad |= _mm_mask_cmpgt_epu8_mask(
-          live, above, _mm_set1_epi8(static_cast<char>(kMaxScaleFP4 - kMinScaleFP4)));
-      const __m512i d = _mm512_sub_epi32(_mm512_set1_epi32(kMaxScaleFP4), _mm512_cvtepu8_epi32(s));
-      const __m512i words = _mm512_or_si512(_mm512_slli_epi32(d, 7), _mm512_slli_epi32(d, 23));
-      _mm512_mask_storeu_epi32(drop + r * stride + b, live, words);
+    const __m256i least = _mm256_set1_epi8(kMinScaleFP4);
+    __m256i most = _mm256_setzero_si256();  // of s - least; those below wrap round to the top
+    for (size_t b = 0; b < blocks; b += 32) {
+      const __mmask32 live = LowBits32(std::min<size_t>(blocks - b, 32));
+      const __m256i s = _mm256_mask_loadu_epi8(least, live, scales + b);
+      most = _mm256_max_epu8(most, _mm256_sub_epi8(s, least));
+      const __m512i d = _mm512_sub_epi16(_mm512_set1_epi16(kMaxScaleFP4), _mm512_cvtepu8_epi16(s));
+      _mm512_mask_storeu_epi16(drop + r * stride + b, live, _mm512_slli_epi16(d, 7));
     }
-    if (bad != 0) slow |= 1u << r;
+    const __m256i range = _mm256_set1_epi8(static_cast<char>(kMaxScaleFP4 - kMinScaleFP4));
+    if (_mm256_cmpgt_epu8_mask(most, range) != 0) slow |= 1u << r;
   }
 
   HWY_INLINE void StartStep(size_t) {}
   // Four codes a word, four blocks a vector. A shift brings code v of every word to the 5 index
   // bits of vpermw (bit 4 does not matter: the table repeats).
   HWY_INLINE void Widen(__m512i codes, uint32_t r, size_t step, __m512i* w) const {
-    const __m128i d4 =
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(drop + r * stride + 4 * step));
-    const __m512i d = _mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(d4));
+    const __m128i blocks =
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(drop + r * stride + 4 * step));
+    const __m512i d = _mm512_permutexvar_epi16(spread, _mm512_castsi128_si512(blocks));
     w[0] = _mm512_subs_epu16(_mm512_permutexvar_epi16(codes, table), d);
     w[1] = _mm512_subs_epu16(_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 4), table), d);
     w[2] = _mm512_subs_epu16(_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 8), table), d);
@@ -157,7 +164,7 @@ struct ReaderFP4 : GroupRows {
     Widen(_mm512_maskz_loadu_epi8(LowBits(cols / 2), row[r] + step * kStepBytes), r, step, w);
   }
 
-  uint32_t* drop;  // [kGroupRows][stride]
+  uint16_t* drop;  // [kGroupRows][stride]
   size_t stride;
   __m512i table, spread;
 };
