@@ -86,7 +86,7 @@ void BM_MatMul(benchmark::State& state, WeightKind kind, uint32_t n, uint32_t k)
 void Shapes(benchmark::internal::Benchmark* b) {
   b->ArgNames({"m", "threads"})->UseRealTime()->Unit(benchmark::kMicrosecond);
   for (int64_t threads : {1, 2}) {
-    for (int64_t m : {1, 2, 3, 4, 6, 8, 12, 16, 24, 64, 512}) b->Args({m, threads});
+    for (int64_t m : {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 512}) b->Args({m, threads});
   }
 }
 

@@ -4,11 +4,11 @@
 //
 // An accumulator is one zmm. A vector of 32 columns adds x w of the odd word, then of the even
 // word, of dword i to lane i; which columns those are is the reader's Order. Vectors ascend; rows
-// end with zeros up to a whole step; lanes end in a tree 8, 4, 2, 1. That order is the same in both
-// ways the panel can run:
+// end with zeros up to a whole step; lanes end in a tree 8, 4, 2, 1. That order is the same in all
+// ways a panel can run:
 //   up to 6 tokens   weights are widened in registers and used at once: bound by memory
-//   more             blocks of 8 rows are widened into scratch (L1), token tiles of 3 pass over
-//   them
+//   up to 48         so for the first tile of tokens, which keeps 4 widened rows for the others
+//   more             the panel is widened once into scratch (L2), tiles of 3 tokens pass over it
 // The instruction takes subnormal inputs for zero, so weights must widen to normal numbers: scales
 // that would not let them send the row through ref::Dot.
 #include "cachalot/kernels/matmul_panel.h"
@@ -49,12 +49,12 @@ constexpr size_t kVector = 32;  // BF16 of a zmm
 // share the other 8 registers.
 constexpr size_t kWideTokens = 3;    // by 8 rows
 constexpr size_t kDirectTokens = 6;  // by 4 rows where more than 3
-// Two direct tiles widen a panel twice, the second time from L2; that still costs less than storing
-// it (docs/log.md, 2026-11-24: 1.0 to 1.3 times as fast at 8 to 12 tokens, 0.8 to 0.96 at 24).
-constexpr size_t kMaxDirectTokens = 2 * kDirectTokens;
+// More tokens than this have the whole panel widened first (docs/log.md, 2026-11-24: tiles are 1.0
+// to 1.4 times as fast at 8 to 48 tokens), and so have tokens that would not fit Scratch::packed.
+constexpr size_t MaxTiledTokens(size_t cols) { return std::min<size_t>(48, PanelRows(cols) - 2); }
 
 // The scratch of a task, see PanelScratchBytes. Widened BF16 fills half of the room of a panel, so
-// the packed tokens of a tile (at most 6 rows, a panel has 8 or more) lie in the other half.
+// packed tokens lie in the other half: up to two fewer than the panel has rows, a line apart.
 struct Scratch {
   explicit Scratch(const Panel& panel) {
     const size_t padded = PaddedCols(panel.job->w.cols);
@@ -65,7 +65,7 @@ struct Scratch {
     scales = reinterpret_cast<uint8_t*>(row + padded);
   }
   uint16_t* widened;  // [groups][padded / 32][kGroupRows][32]
-  uint16_t* packed;   // [kDirectTokens][padded]: x in the reader's order
+  uint16_t* packed;   // [tokens][padded + a line]: x in the reader's order
   float* row;         // [padded]
   uint8_t* scales;    // [padded]: what a reader makes of a group's scales
 };
@@ -99,63 +99,17 @@ HWY_INLINE void StoreOutputs(const __m512* acc, int count, float* y) {
   }
 }
 
-// The columns of each 128 dealt out to four vectors: column 4 j + v is word j of vector v.
-HWY_INLINE void DealNibbles(const __m512i* in, uint16_t* out) {
-  alignas(64) static constexpr auto kDeal = [] {
-    std::array<uint16_t, 32> index{};  // words 4 j of two vectors, then words 4 j + 1
-    for (uint16_t i = 0; i < 32; ++i) index[i] = static_cast<uint16_t>(i % 16 * 4 + i / 16);
-    return index;
-  }();
-  const __m512i words01 = _mm512_load_si512(kDeal.data());
-  const __m512i words23 = _mm512_add_epi16(words01, _mm512_set1_epi16(2));
-  const __m512i ab01 = _mm512_permutex2var_epi16(in[0], words01, in[1]);
-  const __m512i cd01 = _mm512_permutex2var_epi16(in[2], words01, in[3]);
-  const __m512i ab23 = _mm512_permutex2var_epi16(in[0], words23, in[1]);
-  const __m512i cd23 = _mm512_permutex2var_epi16(in[2], words23, in[3]);
-  _mm512_store_si512(out, _mm512_shuffle_i64x2(ab01, cd01, 0x44));
-  _mm512_store_si512(out + 32, _mm512_shuffle_i64x2(ab01, cd01, 0xEE));
-  _mm512_store_si512(out + 64, _mm512_shuffle_i64x2(ab23, cd23, 0x44));
-  _mm512_store_si512(out + 96, _mm512_shuffle_i64x2(ab23, cd23, 0xEE));
-}
-
-// x of one token, dealt; columns past the end are zero.
-void PackNibbles(const BF16* x, size_t cols, uint16_t* out) {
-  constexpr size_t kStep = ReaderFP4::kStep;
-  size_t k = 0;
-  for (; k + kStep <= cols; k += kStep) {
-    const __m512i in[4] = {_mm512_loadu_si512(x + k), _mm512_loadu_si512(x + k + 32),
-                           _mm512_loadu_si512(x + k + 64), _mm512_loadu_si512(x + k + 96)};
-    DealNibbles(in, out + k);
-  }
-  if (k == cols) return;
-  alignas(64) BF16 rest[kStep] = {};
-  std::memcpy(rest, x + k, (cols - k) * sizeof(BF16));
-  const __m512i in[4] = {_mm512_load_si512(rest), _mm512_load_si512(rest + 32),
-                         _mm512_load_si512(rest + 64), _mm512_load_si512(rest + 96)};
-  DealNibbles(in, out + k);
-}
-
-// x [cols] in the reader's order with zeros up to a whole step: x itself where it already is that,
-// else a copy in `packed`.
+// The same for token m of a job, in slot i of the packed ones. Slots are a line more than a row
+// apart: rows a multiple of 4 KiB apart fall into the same set of L1.
 template <class Reader>
-const uint16_t* InOrder(const BF16* x, size_t cols, uint16_t* packed) {
-  if constexpr (Reader::kOrder == Order::kNibbles) {
-    PackNibbles(x, cols, packed);
-  } else {
-    if (cols % Reader::kStep == 0) return reinterpret_cast<const uint16_t*>(x);
-    std::memcpy(packed, x, cols * sizeof(BF16));
-    std::memset(packed + cols, 0, (PaddedCols(cols) - cols) * sizeof(BF16));
-  }
-  return packed;
-}
-
-// The same for tokens [m, m + kTokens) of a job.
-template <class Reader, size_t kTokens>
-void PackTokens(const Panel& panel, size_t m, uint16_t* packed, const uint16_t* (&x)[kTokens]) {
+const uint16_t* PackToken(const Panel& panel, size_t m, size_t i, const Scratch& scratch) {
   const size_t cols = panel.job->w.cols;
-  for (size_t i = 0; i < kTokens; ++i) {
-    x[i] = InOrder<Reader>(panel.XRow(m + i), cols, packed + i * PaddedCols(cols));
-  }
+  return InOrder<Reader>(panel.XRow(m), cols, scratch.packed + i * (PaddedCols(cols) + kVector));
+}
+template <class Reader, size_t kTokens>
+void PackTokens(const Panel& panel, size_t m, const Scratch& scratch,
+                const uint16_t* (&x)[kTokens]) {
+  for (size_t i = 0; i < kTokens; ++i) x[i] = PackToken<Reader>(panel, m + i, i, scratch);
 }
 
 template <size_t kTokens, size_t kRows>
@@ -212,7 +166,7 @@ struct Upcoming {
   size_t stride;
 };
 
-// The three sources of widened rows. Not lambdas: those would not get this file's target.
+// The sources of widened rows. Not lambdas: those would not get this file's target.
 template <class Reader>
 struct FromReader {
   HWY_INLINE void operator()(uint32_t r, __m512i* w) const {
@@ -233,6 +187,19 @@ struct FromReaderTail {
   uint32_t first;
   size_t step, cols;
 };
+// Another source, whose vectors also go to `out` [kVectors][kRows][32].
+template <class Source, size_t kVectors, size_t kRows>
+struct Keeping {
+  HWY_INLINE void operator()(uint32_t r, __m512i* w) const {
+    source(r, w);
+    HWY_UNROLL(8)
+    for (size_t v = 0; v < kVectors; ++v) {
+      _mm512_store_si512(out + (v * kRows + r) * kVector, w[v]);
+    }
+  }
+  Source source;
+  uint16_t* out;
+};
 struct FromScratch {
   HWY_INLINE void operator()(uint32_t r, __m512i* w) const {
     *w = _mm512_load_si512(widened + r * kVector);
@@ -240,46 +207,132 @@ struct FromScratch {
   const uint16_t* widened;
 };
 
-// Rows [first, first + kRows) of a group times kTokens tokens, weights widened in registers.
-template <size_t kTokens, size_t kRows, class Reader>
+// Rows [first, first + kRows) of a group times kTokens tokens, weights widened in registers; with
+// kKeep they go to `keep` [vectors][kRows][32] as well.
+template <bool kKeep, size_t kTokens, size_t kRows, class Reader>
 HWY_INLINE void MultiplyRows(Reader& reader, Upcoming next, const uint16_t* const* x, size_t cols,
-                             uint32_t first, __m512 (&acc)[kTokens][kRows]) {
+                             uint32_t first, uint16_t* keep, __m512 (&acc)[kTokens][kRows]) {
   Clear(acc);
   constexpr size_t kStep = Reader::kStep;
+  constexpr size_t kVectors = Reader::kVectors;
   const size_t steps = cols / kStep;
   for (size_t step = 0; step < steps; ++step) {
     reader.StartStep(step);
-    MultiplyStep<kTokens, kRows, Reader::kVectors>(x, step * kStep, acc,
-                                                   FromReader<Reader>{reader, next, first, step});
+    const FromReader<Reader> source{reader, next, first, step};
+    if constexpr (kKeep) {
+      using Kept = Keeping<FromReader<Reader>, kVectors, kRows>;
+      MultiplyStep<kTokens, kRows, kVectors>(x, step * kStep, acc,
+                                             Kept{source, keep + step * kStep * kRows});
+    } else {
+      MultiplyStep<kTokens, kRows, kVectors>(x, step * kStep, acc, source);
+    }
   }
   if (cols % kStep != 0) {
     reader.StartStep(steps);
-    MultiplyStep<kTokens, kRows, Reader::kVectors>(
-        x, steps * kStep, acc, FromReaderTail<Reader>{reader, first, steps, cols % kStep});
+    const FromReaderTail<Reader> source{reader, first, steps, cols % kStep};
+    if constexpr (kKeep) {
+      using Kept = Keeping<FromReaderTail<Reader>, kVectors, kRows>;
+      MultiplyStep<kTokens, kRows, kVectors>(x, steps * kStep, acc,
+                                             Kept{source, keep + steps * kStep * kRows});
+    } else {
+      MultiplyStep<kTokens, kRows, kVectors>(x, steps * kStep, acc, source);
+    }
   }
 }
 
-// All rows of a panel times kTokens tokens from m on.
+// Rows widened at `w` [cols / 32][kRows][32] times kTokens tokens.
+template <size_t kTokens, size_t kRows>
+HWY_INLINE void MultiplyStored(const uint16_t* w, size_t cols, const uint16_t* const* x,
+                               __m512 (&acc)[kTokens][kRows]) {
+  Clear(acc);
+  for (size_t k = 0; k < cols; k += kVector, w += kRows * kVector) {
+    MultiplyStep<kTokens, kRows, 1>(x, k, acc, FromScratch{w});
+  }
+}
+
+// Outputs of tokens [m, m + kTokens), rows from n on, of which `count` are real.
+template <size_t kTokens, size_t kRows>
+HWY_INLINE void StoreTile(const MatView<float>& y, size_t m, size_t n, int count,
+                          const __m512 (&acc)[kTokens][kRows]) {
+  HWY_UNROLL(8)
+  for (size_t i = 0; i < kTokens; ++i) {
+    StoreOutputs<kRows>(acc[i], count, y.data + (m + i) * y.stride + n);
+  }
+}
+
+// The rows that follow `rows` rows from n on.
+Upcoming RowsAfter(const WeightView& w, uint32_t n, uint32_t rows) {
+  return {w.row(n) + rows * w.row_bytes(), w.row_bytes()};
+}
+
+// All rows of a panel times kTokens tokens.
 template <size_t kTokens, class Reader>
-uint64_t MultiplyDirect(const Panel& panel, const Scratch& scratch, size_t m) {
+uint64_t MultiplyDirect(const Panel& panel, const Scratch& scratch) {
   constexpr uint32_t kRows = kTokens <= kWideTokens ? 8 : 4;
-  const MatMulJob<BF16>& job = *panel.job;
-  const size_t cols = job.w.cols;
+  const WeightView& w = panel.job->w;
   const uint16_t* x[kTokens];
-  PackTokens<Reader>(panel, m, scratch.packed, x);
+  PackTokens<Reader>(panel, 0, scratch, x);
   uint64_t slow = 0;
   for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
     const uint32_t count = std::min(kGroupRows, panel.count - g);
-    Reader reader(job.w, panel.begin + g, count, scratch.scales);
+    Reader reader(w, panel.begin + g, count, scratch.scales);
     for (uint32_t first = 0; first < count; first += kRows) {
+      const uint32_t n = panel.begin + g + first;
       __m512 acc[kTokens][kRows];
-      const Upcoming next{job.w.row(panel.begin + g + first) + kRows * job.w.row_bytes(),
-                          job.w.row_bytes()};
-      MultiplyRows(reader, next, x, cols, first, acc);
-      HWY_UNROLL(8)
-      for (size_t i = 0; i < kTokens; ++i) {
-        StoreOutputs<kRows>(acc[i], static_cast<int>(count - first),
-                            job.y.data + (m + i) * job.y.stride + panel.begin + g + first);
+      MultiplyRows<false>(reader, RowsAfter(w, n, kRows), x, w.cols, first, nullptr, acc);
+      StoreTile(panel.job->y, 0, n, static_cast<int>(count - first), acc);
+    }
+    slow |= uint64_t{reader.slow} << g;
+  }
+  return slow;
+}
+
+// Four rows times the first tile of tokens, which widens, and times one more tile.
+template <size_t kTokens, class Reader>
+void MultiplyFirstTile(const Panel& panel, const Scratch& scratch, Reader& reader, uint32_t first,
+                       uint32_t n, int count, const uint16_t* const* x) {
+  const WeightView& w = panel.job->w;
+  __m512 acc[kTokens][4];
+  MultiplyRows<true>(reader, RowsAfter(w, n, 4), x, w.cols, first, scratch.widened, acc);
+  StoreTile(panel.job->y, 0, n, count, acc);
+}
+template <size_t kTokens>
+void MultiplyNextTile(const Panel& panel, const Scratch& scratch, size_t whole, uint32_t n,
+                      int count, size_t m, const uint16_t* const* x) {
+  __m512 acc[kTokens][4];
+  MultiplyStored(scratch.widened, whole, x, acc);
+  StoreTile(panel.job->y, m, n, count, acc);
+}
+
+// 7 to MaxTiledTokens tokens: tiles of 3 to 6 that differ by one at most, the larger ones first.
+template <class Reader>
+uint64_t MultiplyTiled(const Panel& panel, const Scratch& scratch) {
+  const WeightView& w = panel.job->w;
+  const size_t whole = (w.cols + Reader::kStep - 1) / Reader::kStep * Reader::kStep;
+  const size_t tokens = panel.job->y.rows;
+  const size_t tiles = (tokens + kDirectTokens - 1) / kDirectTokens;
+  const uint16_t* x[kMaxPanelRows];
+  for (size_t i = 0; i < tokens; ++i) x[i] = PackToken<Reader>(panel, i, i, scratch);
+  uint64_t slow = 0;
+  for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
+    const uint32_t group_count = std::min(kGroupRows, panel.count - g);
+    Reader reader(w, panel.begin + g, group_count, scratch.scales);
+    for (uint32_t first = 0; first < group_count; first += 4) {
+      const uint32_t n = panel.begin + g + first;
+      const int count = static_cast<int>(group_count - first);
+      const size_t size = (tokens + tiles - 1) / tiles;
+      const auto first_tile = size == 6   ? &MultiplyFirstTile<6, Reader>
+                              : size == 5 ? &MultiplyFirstTile<5, Reader>
+                                          : &MultiplyFirstTile<4, Reader>;
+      first_tile(panel, scratch, reader, first, n, count, x);
+      for (size_t tile = 1, m = size; tile < tiles; ++tile) {
+        const size_t next = (tokens - m + tiles - tile - 1) / (tiles - tile);
+        const auto next_tile = next == 6   ? &MultiplyNextTile<6>
+                               : next == 5 ? &MultiplyNextTile<5>
+                               : next == 4 ? &MultiplyNextTile<4>
+                                           : &MultiplyNextTile<3>;
+        next_tile(panel, scratch, whole, n, count, m, x + m);
+        m += next;
       }
     }
     slow |= uint64_t{reader.slow} << g;
@@ -315,20 +368,12 @@ void MultiplyWidened(const Panel& panel, const Scratch& scratch, size_t m) {
   const size_t cols = job.w.cols;
   const size_t whole = (cols + Reader::kStep - 1) / Reader::kStep * Reader::kStep;
   const uint16_t* x[kTokens];
-  PackTokens<Reader>(panel, m, scratch.packed, x);
+  PackTokens<Reader>(panel, m, scratch, x);
   for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
-    const uint16_t* w = scratch.widened + g * PaddedCols(cols);
     __m512 acc[kTokens][kGroupRows];
-    Clear(acc);
-    for (size_t k = 0; k < whole; k += kVector, w += kGroupRows * kVector) {
-      MultiplyStep<kTokens, kGroupRows, 1>(x, k, acc, FromScratch{w});
-    }
-    const int count = static_cast<int>(std::min(kGroupRows, panel.count - g));
-    HWY_UNROLL(8)
-    for (size_t i = 0; i < kTokens; ++i) {
-      StoreOutputs<kGroupRows>(acc[i], count,
-                               job.y.data + (m + i) * job.y.stride + panel.begin + g);
-    }
+    MultiplyStored(scratch.widened + g * PaddedCols(cols), whole, x, acc);
+    StoreTile(job.y, m, panel.begin + g, static_cast<int>(std::min(kGroupRows, panel.count - g)),
+              acc);
   }
 }
 
@@ -366,34 +411,27 @@ void MultiplySlowRows(const Panel& panel, uint64_t slow, float* row) {
   }
 }
 
-// At most kDirectTokens tokens from m on.
-template <class Reader>
-uint64_t MultiplyFew(const Panel& panel, const Scratch& scratch, size_t m, size_t tokens) {
-  switch (tokens) {
-    case 1:
-      return MultiplyDirect<1, Reader>(panel, scratch, m);
-    case 2:
-      return MultiplyDirect<2, Reader>(panel, scratch, m);
-    case 3:
-      return MultiplyDirect<3, Reader>(panel, scratch, m);
-    case 4:
-      return MultiplyDirect<4, Reader>(panel, scratch, m);
-    case 5:
-      return MultiplyDirect<5, Reader>(panel, scratch, m);
-    default:
-      return MultiplyDirect<6, Reader>(panel, scratch, m);
-  }
-}
-
+// Bits do not depend on the way taken (see the top), so the number of tokens may choose it.
 template <class Reader>
 uint64_t Multiply(const Panel& panel, const Scratch& scratch) {
-  const size_t tokens = panel.job->y.rows;
-  if (tokens > kMaxDirectTokens) return MultiplyMany<Reader>(panel, scratch);
-  uint64_t slow = 0;
-  for (size_t m = 0; m < tokens; m += kDirectTokens) {
-    slow |= MultiplyFew<Reader>(panel, scratch, m, std::min(kDirectTokens, tokens - m));
+  switch (panel.job->y.rows) {
+    case 1:
+      return MultiplyDirect<1, Reader>(panel, scratch);
+    case 2:
+      return MultiplyDirect<2, Reader>(panel, scratch);
+    case 3:
+      return MultiplyDirect<3, Reader>(panel, scratch);
+    case 4:
+      return MultiplyDirect<4, Reader>(panel, scratch);
+    case 5:
+      return MultiplyDirect<5, Reader>(panel, scratch);
+    case 6:
+      return MultiplyDirect<6, Reader>(panel, scratch);
+    default:
+      return panel.job->y.rows <= MaxTiledTokens(panel.job->w.cols)
+                 ? MultiplyTiled<Reader>(panel, scratch)
+                 : MultiplyMany<Reader>(panel, scratch);
   }
-  return slow;
 }
 
 template <class Reader>

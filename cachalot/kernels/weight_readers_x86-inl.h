@@ -18,6 +18,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "cachalot/kernels/matmul_panel.h"
 #include "hwy/base.h"
@@ -229,5 +230,55 @@ struct ReaderFP8 : GroupRows {
   uint16_t* rebias;  // [ceil(K / 128)]
   __m512i lo0, lo1, hi0, hi1;
 };
+
+// The columns of each 128 dealt out to four vectors: column 4 j + v is word j of vector v.
+HWY_INLINE void DealNibbles(const __m512i* in, uint16_t* out) {
+  alignas(64) static constexpr auto kDeal = [] {
+    std::array<uint16_t, 32> index{};  // words 4 j of two vectors, then words 4 j + 1
+    for (uint16_t i = 0; i < 32; ++i) index[i] = static_cast<uint16_t>(i % 16 * 4 + i / 16);
+    return index;
+  }();
+  const __m512i words01 = _mm512_load_si512(kDeal.data());
+  const __m512i words23 = _mm512_add_epi16(words01, _mm512_set1_epi16(2));
+  const __m512i ab01 = _mm512_permutex2var_epi16(in[0], words01, in[1]);
+  const __m512i cd01 = _mm512_permutex2var_epi16(in[2], words01, in[3]);
+  const __m512i ab23 = _mm512_permutex2var_epi16(in[0], words23, in[1]);
+  const __m512i cd23 = _mm512_permutex2var_epi16(in[2], words23, in[3]);
+  _mm512_store_si512(out, _mm512_shuffle_i64x2(ab01, cd01, 0x44));
+  _mm512_store_si512(out + 32, _mm512_shuffle_i64x2(ab01, cd01, 0xEE));
+  _mm512_store_si512(out + 64, _mm512_shuffle_i64x2(ab23, cd23, 0x44));
+  _mm512_store_si512(out + 96, _mm512_shuffle_i64x2(ab23, cd23, 0xEE));
+}
+
+// x of one token, dealt; columns past the end are zero.
+inline void PackNibbles(const BF16* x, size_t cols, uint16_t* out) {
+  constexpr size_t kStep = ReaderFP4::kStep;
+  size_t k = 0;
+  for (; k + kStep <= cols; k += kStep) {
+    const __m512i in[4] = {_mm512_loadu_si512(x + k), _mm512_loadu_si512(x + k + 32),
+                           _mm512_loadu_si512(x + k + 64), _mm512_loadu_si512(x + k + 96)};
+    DealNibbles(in, out + k);
+  }
+  if (k == cols) return;
+  alignas(64) BF16 rest[kStep] = {};
+  std::memcpy(rest, x + k, (cols - k) * sizeof(BF16));
+  const __m512i in[4] = {_mm512_load_si512(rest), _mm512_load_si512(rest + 32),
+                         _mm512_load_si512(rest + 64), _mm512_load_si512(rest + 96)};
+  DealNibbles(in, out + k);
+}
+
+// x [cols] in the reader's order with zeros up to a whole step: x itself where it already is that,
+// else a copy in `packed`.
+template <class Reader>
+const uint16_t* InOrder(const BF16* x, size_t cols, uint16_t* packed) {
+  if constexpr (Reader::kOrder == Order::kNibbles) {
+    PackNibbles(x, cols, packed);
+  } else {
+    if (cols % Reader::kStep == 0) return reinterpret_cast<const uint16_t*>(x);
+    std::memcpy(packed, x, cols * sizeof(BF16));
+    std::memset(packed + cols, 0, (PaddedCols(cols) - cols) * sizeof(BF16));
+  }
+  return packed;
+}
 
 }  // namespace cachalot::kernels
