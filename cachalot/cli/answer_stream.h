@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "cachalot/chat/stop_matcher.h"
 #include "cachalot/cli/chat_turn.h"
-#include "cachalot/cli/stop_matcher.h"
 #include "cachalot/cli/terminal.h"
 #include "cachalot/tokenizer/stream_decoder.h"
 #include "cachalot/tokenizer/tokenizer.h"
@@ -42,7 +42,7 @@ class AnswerStream {
 
   tokenizer::StreamDecoder decoder_;
   AnswerSplitter splitter_;
-  StopMatcher stops_;
+  chat::StopMatcher stops_;
   bool quiet_;
   bool terminal_;
   Style style_;

@@ -2,6 +2,8 @@
 // The cachalot binary: one sub-command a file (cmd_*.cc), registered here.
 #include <cstdio>
 #include <exception>
+#include <new>
+#include <system_error>
 
 #include "cachalot/cli/command.h"
 #include "cachalot/cli/engine_flags.h"
@@ -57,8 +59,20 @@ int main(int argc, char** argv) {
     if (app.get_subcommands().empty()) std::fputs(app.help().c_str(), stdout);
   } catch (const CLI::ParseError& e) {
     return ReportUsage(app, e);
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr,
+                 "cachalot: out of memory; free some, lower --chunk or --max-context, or raise the "
+                 "shell's limit (ulimit -v)\n");
+    return cachalot::ExitCode(cachalot::ErrorCode::kResourceExhausted);
+  } catch (const std::system_error& e) {  // a thread that cannot start
+    std::fprintf(
+        stderr,
+        "cachalot: cannot start a thread: %s; lower --threads, or raise the shell's limits "
+        "(ulimit -u, ulimit -v)\n",
+        e.what());
+    return cachalot::ExitCode(cachalot::ErrorCode::kResourceExhausted);
   } catch (const std::exception& e) {
-    // Only bad_alloc and the like: the library itself throws nothing.
+    // Nothing is known to come here: the library itself throws nothing.
     std::fprintf(stderr, "cachalot: internal error: %s\n", e.what());
     return cachalot::ExitCode(cachalot::ErrorCode::kInternal);
   }

@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "cachalot/base/check.h"
 #include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
 

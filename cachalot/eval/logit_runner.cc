@@ -5,6 +5,7 @@
 #include <new>
 #include <numeric>
 
+#include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/threading/topology.h"
 

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "cachalot/base/check.h"
+
 namespace cachalot::kernels {
 namespace {
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cachalot/base/check.h"
 #include "cachalot/kernels/elementwise_simd.h"
 #include "cachalot/kernels/matmul_ref.h"
 

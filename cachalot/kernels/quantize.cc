@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "cachalot/base/check.h"
 #include "cachalot/numeric/formats.h"
 
 namespace cachalot::kernels {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cachalot/kernels/rms_norm.h"
 
+#include "cachalot/base/check.h"
 #include "cachalot/kernels/rms_norm_ref.h"
 
 namespace cachalot::kernels {

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "cachalot/base/check.h"
+
 namespace cachalot::kernels {
 namespace {
 

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cachalot/base/check.h"
+
 namespace cachalot::kernels {
 namespace {
 

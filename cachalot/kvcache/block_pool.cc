@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/kvcache/kv_cache.h"
 

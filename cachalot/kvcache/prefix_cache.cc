@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cachalot/base/check.h"
+
 namespace cachalot::kvcache {
 namespace {
 

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <new>
 
+#include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/kvcache/kv_cache.h"
 #include "cachalot/threading/aligned_buffer.h"

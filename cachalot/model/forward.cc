@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/kernels/hyper_connection.h"
 #include "cachalot/kernels/rms_norm.h"

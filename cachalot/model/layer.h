@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "cachalot/base/check.h"
 #include "cachalot/kernels/attention.h"
 #include "cachalot/kernels/context.h"
 #include "cachalot/kernels/indexer.h"

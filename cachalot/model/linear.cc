@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cachalot/model/linear.h"
 
+#include "cachalot/base/check.h"
 #include "cachalot/kernels/quantize.h"
 
 namespace cachalot::model {

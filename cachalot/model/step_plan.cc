@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
 
 namespace cachalot::model {

@@ -14,6 +14,7 @@
 #include <fstream>
 #include <map>
 
+#include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/io/mapped_file.h"
 #include "cachalot/model/inventory.h"

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 
+#include "cachalot/base/check.h"
 #include "cachalot/numeric/formats.h"
 
 namespace cachalot {

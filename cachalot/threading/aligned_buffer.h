@@ -6,10 +6,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <span>
 #include <type_traits>
-
-#include "cachalot/base/check.h"
 
 namespace cachalot {
 
@@ -21,14 +20,14 @@ class AlignedBuffer {
 
  public:
   AlignedBuffer() = default;
-  // Aborts without memory: for scratch whose size the program chose. Sizes that come from a file
-  // or a request are checked by their owner before.
+  // Throws std::bad_alloc without memory, as every container does; Create functions turn that into
+  // an Error. Sizes that come from a file or a request are checked by their owner before.
   explicit AlignedBuffer(size_t size) : size_(size) {
     const size_t bytes =
         (size * sizeof(T) + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes;
     data_.reset(
         static_cast<T*>(std::aligned_alloc(kCacheLineBytes, bytes ? bytes : kCacheLineBytes)));
-    CACHALOT_CHECK(data_ != nullptr);
+    if (data_ == nullptr) throw std::bad_alloc();
     if (size > 0) std::memset(static_cast<void*>(data_.get()), 0, bytes);
   }
 

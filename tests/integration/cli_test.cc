@@ -127,6 +127,20 @@ TEST_F(CliTest, RunJsonCountsItsTokens) {
   EXPECT_TRUE((*json)["timings"].contains("prefill_s"));
 }
 
+// 40 MB of address space hold the program but not its scratch. Sanitizers reserve terabytes.
+TEST_F(CliTest, WithoutMemoryItSaysSoInOneLine) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer needs more address space than any limit";
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+  GTEST_SKIP() << "a sanitizer needs more address space than any limit";
+#endif
+#endif
+  const Ran ran = RunBinary("run -p Once -n 4 2>&1", "ulimit -v 40000;");
+  EXPECT_NE(ran.code, 0);
+  EXPECT_TRUE(IsOneErrorLine(ran.out)) << ran.out;
+}
+
 TEST_F(CliTest, StopStringsEndTheTextBeforeThem) {
   const auto whole = ParseJson(RunBinary("run -p \"She was\" -n 40 --seed 3 --json").out, "whole");
   ASSERT_TRUE(whole.ok());
