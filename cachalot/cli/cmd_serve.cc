@@ -13,6 +13,7 @@
 #include "cachalot/cli/command.h"
 #include "cachalot/cli/engine_flags.h"
 #include "cachalot/cli/text_model.h"
+#include "cachalot/http/auth.h"
 #include "cachalot/http/server.h"
 #include "cachalot/io/mapped_file.h"
 #include "cachalot/serve/service.h"
@@ -46,9 +47,7 @@ std::string Fingerprint(const TextModel& model, const engine::Engine& engine,
   const auto config =
       io::ReadFile((std::filesystem::path(model.dir) / "config.json").string(), uint64_t{1} << 20);
   if (config.ok()) what += *config;
-  uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-  for (const char c : what) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return fmt::format("fp_{:016x}", hash);
+  return fmt::format("fp_{:016x}", http::Sha256Prefix(what));
 }
 
 Result<serve::ServedModel> Describe(const ServeFlags& flags, const TextModel& model,

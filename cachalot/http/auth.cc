@@ -41,6 +41,14 @@ std::string MaskKey(std::string_view key) {
   return key.size() < 12 ? "****" : fmt::format("****{}", key.substr(key.size() - 4));
 }
 
+uint64_t Sha256Prefix(std::string_view text) {
+  std::array<unsigned char, 32> digest;
+  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest.data());
+  uint64_t prefix = 0;
+  for (size_t i = 0; i < sizeof(prefix); ++i) prefix = prefix << 8 | digest[i];
+  return prefix;
+}
+
 ApiKeys::Digest ApiKeys::DigestOf(std::string_view key) {
   Digest digest;
   SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(), digest.data());

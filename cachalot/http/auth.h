@@ -55,6 +55,10 @@ class ApiKeys {
 // The key a request carries: Bearer first, then x-api-key; empty if none.
 std::string_view PresentedKey(const Request& request);
 
+// The first eight bytes of SHA-256: a name for `text` that nobody can craft another text for, as
+// keeping tenants apart needs (2^64 work for a given one).
+uint64_t Sha256Prefix(std::string_view text);
+
 // "****" and the last four characters, for the error a client sees; all hidden if the key is
 // shorter than 12, since four would tell too much.
 std::string MaskKey(std::string_view key);

@@ -114,5 +114,11 @@ TEST(Cors, LocalhostMeansTheHostOnly) {
   EXPECT_FALSE(allows("null"));
 }
 
+// FIPS 180-4's example: SHA-256("abc") begins ba7816bf 8f01cfea.
+TEST(Sha256Prefix, IsTheBeginningOfTheDigest) {
+  EXPECT_EQ(Sha256Prefix("abc"), 0xba7816bf8f01cfeau);
+  EXPECT_NE(Sha256Prefix("1:2"), Sha256Prefix("12:"));
+}
+
 }  // namespace
 }  // namespace cachalot::http

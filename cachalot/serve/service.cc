@@ -18,13 +18,6 @@ std::string Dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-// FNV-1a: a name for a map, not a secret.
-uint64_t HashOf(uint64_t seed, std::string_view text) {
-  uint64_t hash = 0xcbf29ce484222325u ^ seed;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return hash;
-}
-
 api::Surface SurfaceOf(std::string_view path) {
   if (path.starts_with("/messages")) return api::Surface::kMessages;
   if (path.starts_with("/responses")) return api::Surface::kResponses;
@@ -145,7 +138,7 @@ std::optional<http::Response> Service::Admit(const http::Request& request) {
 kvcache::CacheScope Service::ScopeOf(const http::Request& request, std::string_view user_id) const {
   if (options_.share_cache) return kvcache::CacheScope{0};
   const http::Auth auth = options_.keys.Check(request);
-  return kvcache::CacheScope{HashOf(auth.key_idx + 1, user_id)};
+  return kvcache::CacheScope{http::Sha256Prefix(StrCat(auth.key_idx, ":", user_id))};
 }
 
 void Service::Generate(api::Surface surface, const ExchangePtr& exchange) {
