@@ -57,6 +57,9 @@ TEST(GrammarTest, AcceptsWhatTheSchemaSays) {
       {R"({"enum":["a","b",3,null,{"x":[1]}]})",
        {R"("a")", "3", "null", R"({"x":[1]})"},
        {R"("c")", "4"}},
+      {R"({"type":["integer","null"],"enum":["a",1,2.5,null],"x-order":3,"title":"t"})",
+       {"1", "null"},
+       {R"("a")", "2.5"}},
       {R"({"type":["string","null"]})", {"null", R"("x")"}, {"1"}},
       {R"({"type":"array","items":{"type":"boolean"},"minItems":1,"maxItems":3})",
        {"[true]", "[true, false]", "[\n  true,\n  false,\n  true\n]"},
@@ -99,6 +102,17 @@ TEST(GrammarTest, RefusesWhatItCannotEnforce) {
       {R"({"not":{}})", "schema.not"},
       {R"({"type":"integer","minimum":5,"maximum":4})", "no integer"},
       {R"({"type":"string","maxLength":99999999})", "maxLength"},
+      {R"({"type":"object","minProperties":1})", "schema.minProperties"},
+      {R"({"type":"array","items":{},"uniqueItems":true})", "schema.uniqueItems"},
+      {R"({"type":"array","prefixItems":[{}]})", "schema.prefixItems"},
+      {R"({"type":"object","required":["a"]})", "schema.required"},
+      {R"({"enum":[1],"not":{"const":1}})", "schema.not"},
+      {R"({"enum":[1],"minimum":2})", "schema.minimum"},
+      {R"({"enum":["a"],"type":"integer"})", "schema.enum"},
+      {R"({"const":"a","type":["null","integer"]})", "schema.const"},
+      {R"({"type":"object","anyOf":[{"type":"object"}]})", "schema.type"},
+      {R"({"anyOf":[{"type":"null"}],"oneOf":[{"type":"null"}]})", "not supported beside"},
+      {R"({"minLength":2})", "schema.minLength"},
   };
   for (const auto& [schema, place] : cases) {
     const auto grammar = Grammar::FromJsonSchema(schema);

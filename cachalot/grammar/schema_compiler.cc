@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "cachalot/base/strings.h"
@@ -16,26 +17,93 @@ constexpr size_t kMaxStates = 400'000;
 // Counted lengths are written out state by state.
 constexpr uint64_t kMaxCount = 2048;
 
-// Says nothing about which texts are valid, or about things a grammar need not enforce.
-constexpr std::string_view kIgnored[] = {
-    "$schema", "$id",      "$comment", "$defs",     "definitions", "title",    "description",
-    "default", "examples", "readOnly", "writeOnly", "deprecated",  "nullable", "strict",
-    "type",    "enum",     "const",    "anyOf",     "oneOf",       "allOf",    "$ref"};
+// Keywords that say alone which texts are valid; another assertion beside one would be a second
+// condition on the same text.
+constexpr std::string_view kWhole[] = {"$ref", "const", "enum", "anyOf", "oneOf", "allOf"};
+// Assertions of JSON Schema 2020-12 (and of drafts before it) that this compiler enforces, some
+// for some types only. Keywords of no standard are annotations.
+constexpr std::string_view kEnforced[] = {
+    "type",    "properties",       "required",        "additionalProperties",
+    "items",   "minItems",         "maxItems",        "pattern",
+    "format",  "minLength",        "maxLength",       "minimum",
+    "maximum", "exclusiveMinimum", "exclusiveMaximum"};
+// Those it does not. Ignoring one would make "guaranteed" a lie.
+constexpr std::string_view kUnenforced[] = {"not",
+                                            "if",
+                                            "then",
+                                            "else",
+                                            "multipleOf",
+                                            "uniqueItems",
+                                            "prefixItems",
+                                            "additionalItems",
+                                            "contains",
+                                            "minContains",
+                                            "maxContains",
+                                            "unevaluatedItems",
+                                            "minProperties",
+                                            "propertyNames",
+                                            "maxProperties",
+                                            "patternProperties",
+                                            "dependencies",
+                                            "$dynamicRef",
+                                            "dependentRequired",
+                                            "dependentSchemas",
+                                            "$recursiveRef",
+                                            "unevaluatedProperties"};
+
+bool IsOneOf(std::string_view key, std::span<const std::string_view> keys) {
+  return std::ranges::find(keys, key) != keys.end();
+}
 
 Error Bad(const std::string& path, std::string_view what) {
   return {ErrorCode::kInvalidArgument, StrCat(path, ": ", what)};
 }
 
-// An unknown keyword would silently not be enforced: "guaranteed" would be a lie.
-Status OnlyKeywords(const Json& schema, const std::string& path,
-                    std::initializer_list<std::string_view> known) {
+Error Unsupported(const std::string& path, std::string_view key, std::string_view why) {
+  return {ErrorCode::kUnsupported, StrCat(path, ".", key, ": ", why)};
+}
+
+// Everything the schema asserts is enforced, or it is refused by the keyword's name.
+Status CheckKeywords(const Json& schema, const std::string& path) {
+  std::string_view whole;
   for (const auto& [key, value] : schema.items()) {
-    if (std::ranges::find(kIgnored, key) != std::end(kIgnored)) continue;
-    if (std::ranges::find(known, key) != known.end()) continue;
-    return Error{ErrorCode::kUnsupported,
-                 StrCat(path, ".", key, ": this keyword is not supported here")};
+    if (IsOneOf(key, kUnenforced)) {
+      return Unsupported(path, key, "this keyword is not supported here");
+    }
+    if (!IsOneOf(key, kWhole)) continue;
+    if (!whole.empty()) return Unsupported(path, key, StrCat("not supported beside ", whole));
+    whole = key;
+  }
+  const bool lists_values = whole == "const" || whole == "enum";
+  for (const auto& [key, value] : schema.items()) {
+    if (whole.empty() || !IsOneOf(key, kEnforced) || (key == "type" && lists_values)) continue;
+    return Unsupported(path, key, StrCat("not supported beside ", whole));
   }
   return {};
+}
+
+bool IsOfType(const Json& value, std::string_view type) {
+  if (type == "integer") {
+    return value.is_number() && value.get<double>() == std::floor(value.get<double>());
+  }
+  return (type == "null" && value.is_null()) || (type == "boolean" && value.is_boolean()) ||
+         (type == "object" && value.is_object()) || (type == "array" && value.is_array()) ||
+         (type == "string" && value.is_string()) || (type == "number" && value.is_number());
+}
+
+// Those of the listed values that are of the schema's type, if it has one.
+Json ValuesOfType(const Json& list, const Json& schema) {
+  const auto type = schema.find("type");
+  if (type == schema.end()) return list;
+  const Json types = type->is_array() ? *type : Json::array({*type});
+  Json values = Json::array();
+  for (const Json& value : list) {
+    const bool fits = std::ranges::any_of(types, [&](const Json& one) {
+      return one.is_string() && IsOfType(value, one.get<std::string>());
+    });
+    if (fits) values.push_back(value);
+  }
+  return values;
 }
 
 Result<std::optional<uint64_t>> Count(const Json& schema, const char* key,
@@ -55,8 +123,8 @@ Result<std::optional<int64_t>> Bound(const Json& schema, const char* key, const 
     return Bad(StrCat(path, ".", key), "expected a number of at most 15 digits");
   }
   const double value = field->get<double>();
-  const bool lower =
-      std::string_view(key).find("min") == 0 || std::string_view(key).find("exclusiveMin") == 0;
+  const std::string_view name = key;
+  const bool lower = name.starts_with("min") || name.starts_with("exclusiveMin");
   return std::optional(static_cast<int64_t>(lower ? std::ceil(value) : std::floor(value)));
 }
 
@@ -71,16 +139,21 @@ Result<Piece> SchemaCompiler::Schema(const Json& schema, const std::string& path
     int& depth;
     ~Leave() { --depth; }
   } leave{depth_};
+  CACHALOT_RETURN_IF_ERROR(CheckKeywords(schema, path));
   if (const auto f = schema.find("$ref"); f != schema.end()) {
     if (!f->is_string()) return Bad(StrCat(path, ".$ref"), "expected a string");
     return Reference(f->get<std::string>(), path);
   }
   if (const auto f = schema.find("const"); f != schema.end()) {
-    return Values(Json::array({*f}));
+    const Json value = ValuesOfType(Json::array({*f}), schema);
+    if (value.empty()) return Bad(StrCat(path, ".const"), "is not of the schema's type");
+    return Values(value);
   }
   if (const auto f = schema.find("enum"); f != schema.end()) {
     if (!f->is_array() || f->empty()) return Bad(StrCat(path, ".enum"), "expected values");
-    return Values(*f);
+    const Json values = ValuesOfType(*f, schema);
+    if (values.empty()) return Bad(StrCat(path, ".enum"), "no value is of the schema's type");
+    return Values(values);
   }
   for (const char* key : {"anyOf", "oneOf", "allOf"}) {
     const auto f = schema.find(key);
@@ -107,7 +180,9 @@ Result<Piece> SchemaCompiler::Schema(const Json& schema, const std::string& path
   if (type != schema.end()) return Bad(StrCat(path, ".type"), "expected a type or a list of them");
   if (schema.contains("properties")) return OfType("object", schema, path);
   if (schema.contains("items")) return OfType("array", schema, path);
-  CACHALOT_RETURN_IF_ERROR(OnlyKeywords(schema, path, {}));
+  for (const auto& [key, value] : schema.items()) {
+    if (IsOneOf(key, kEnforced)) return Unsupported(path, key, "only supported beside a type");
+  }
   return json_.Value();
 }
 
@@ -156,11 +231,8 @@ Piece SchemaCompiler::Values(const Json& list) {
 
 Result<Piece> SchemaCompiler::OfType(const std::string& type, const Json& schema,
                                      const std::string& path) {
-  const bool several = schema.contains("type") && schema["type"].is_array();
-  if (type == "null" || type == "boolean") {
-    if (!several) CACHALOT_RETURN_IF_ERROR(OnlyKeywords(schema, path, {}));
-    return type == "null" ? json_.Null() : json_.Boolean();
-  }
+  if (type == "null") return json_.Null();
+  if (type == "boolean") return json_.Boolean();
   if (type == "object") return OfObject(schema, path);
   if (type == "array") return OfArray(schema, path);
   if (type == "string") return OfString(schema, path);
@@ -173,6 +245,9 @@ Result<Piece> SchemaCompiler::OfType(const std::string& type, const Json& schema
 Result<Piece> SchemaCompiler::OfObject(const Json& schema, const std::string& path) {
   const auto properties = schema.find("properties");
   if (properties == schema.end() || properties->empty()) {
+    if (schema.contains("required") && !schema["required"].empty()) {
+      return Unsupported(path, "required", "only supported for declared properties");
+    }
     const auto more = schema.find("additionalProperties");
     if (more == schema.end() || (more->is_boolean() && more->get<bool>())) return json_.Object();
     if (more->is_boolean()) {
@@ -247,8 +322,7 @@ Result<Piece> SchemaCompiler::OfArray(const Json& schema, const std::string& pat
 Result<Piece> SchemaCompiler::OfString(const Json& schema, const std::string& path) {
   for (const char* key : {"pattern", "format"}) {
     if (schema.contains(key)) {
-      return Error{ErrorCode::kUnsupported,
-                   StrCat(path, ".", key, ": not enforced by this server; leave it out")};
+      return Unsupported(path, key, "not enforced by this server; leave it out");
     }
   }
   CACHALOT_TRY(const auto least, Count(schema, "minLength", path));
@@ -260,9 +334,6 @@ Result<Piece> SchemaCompiler::OfString(const Json& schema, const std::string& pa
 }
 
 Result<Piece> SchemaCompiler::OfNumber(bool integer, const Json& schema, const std::string& path) {
-  if (schema.contains("multipleOf")) {
-    return Error{ErrorCode::kUnsupported, StrCat(path, ".multipleOf: not supported")};
-  }
   CACHALOT_TRY(auto low, Bound(schema, "minimum", path));
   CACHALOT_TRY(auto high, Bound(schema, "maximum", path));
   CACHALOT_TRY(const auto above, Bound(schema, "exclusiveMinimum", path));
