@@ -99,8 +99,8 @@ HWY_INLINE void StoreOutputs(const __m512* acc, int count, float* y) {
   }
 }
 
-// The same for token m of a job, in slot i of the packed ones. Slots are a line more than a row
-// apart: rows a multiple of 4 KiB apart fall into the same set of L1.
+// x of token m of a job in the reader's order, in slot i of the packed ones. Slots are a line more
+// than a row apart: rows a multiple of 4 KiB apart fall into the same set of L1.
 template <class Reader>
 const uint16_t* PackToken(const Panel& panel, size_t m, size_t i, const Scratch& scratch) {
   const size_t cols = panel.job->w.cols;
@@ -384,8 +384,8 @@ uint64_t MultiplyMany(const Panel& panel, const Scratch& scratch) {
   for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
     const uint32_t count = std::min(kGroupRows, panel.count - g);
     Reader reader(w, panel.begin + g, count, scratch.scales);
-    const Upcoming next{w.row(panel.begin + g) + kGroupRows * w.row_bytes(), w.row_bytes()};
-    WidenGroup(reader, next, w.cols, scratch.widened + g * PaddedCols(w.cols));
+    WidenGroup(reader, RowsAfter(w, panel.begin + g, kGroupRows), w.cols,
+               scratch.widened + g * PaddedCols(w.cols));
     slow |= uint64_t{reader.slow} << g;
   }
   const size_t tokens = panel.job->y.rows;
