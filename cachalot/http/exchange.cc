@@ -1,11 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cachalot/http/exchange.h"
 
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+
 #include "cachalot/base/json.h"
 #include "cachalot/http/answer_internal.h"
 #include "cachalot/http/wire_internal.h"
 
 namespace cachalot::http {
+namespace {
+
+std::string PercentDecoded(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    uint8_t byte = 0;
+    const char* digits = text.data() + i + 1;
+    if (text[i] == '%' && i + 2 < text.size() &&
+        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      out += static_cast<char>(byte);
+      i += 2;
+    } else {
+      out += text[i] == '+' ? ' ' : text[i];
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string QueryValue(std::string_view query, std::string_view name) {
+  while (!query.empty()) {
+    const std::string_view field = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(field.size() + 1, query.size()));
+    const size_t equals = std::min(field.find('='), field.size());
+    if (PercentDecoded(field.substr(0, equals)) != name) continue;
+    return PercentDecoded(field.substr(std::min(equals + 1, field.size())));
+  }
+  return {};
+}
 
 std::string_view Request::Header(std::string_view name) const {
   for (const auto& [key, value] : headers) {

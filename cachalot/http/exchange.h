@@ -28,6 +28,10 @@ struct Request {
   std::string_view Header(std::string_view name) const;
 };
 
+// The first value of `name` in a query ("a=1&b=2"), percent-decoded, '+' as a space; empty if there
+// is none. A '%' that two hex digits do not follow stands for itself.
+std::string QueryValue(std::string_view query, std::string_view name);
+
 // Content-Length, Date, Connection, Transfer-Encoding and CORS headers are the server's.
 struct Response {
   int status = 200;

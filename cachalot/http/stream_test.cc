@@ -36,6 +36,19 @@ Open OpenStream(TestServer* test, std::string keep_alive = {}, int receive_buffe
   return open;
 }
 
+TEST(QueryValue, IsDecodedAndTheFirstOfItsName) {
+  EXPECT_EQ(QueryValue("a=1&b=2&a=3", "a"), "1");
+  EXPECT_EQ(QueryValue("a=1&b=2", "b"), "2");
+  EXPECT_EQ(QueryValue("a=x%3Ay+z%2b", "a"), "x:y z+");
+  EXPECT_EQ(QueryValue("%61=1", "a"), "1");
+  EXPECT_EQ(QueryValue("a=50%&b", "a"), "50%");
+  EXPECT_EQ(QueryValue("a=%zz%4", "a"), "%zz%4");
+  EXPECT_EQ(QueryValue("a==1", "a"), "=1");
+  for (const char* none : {"", "b", "aa=1", "&&", "=1", "a", "a="}) {
+    EXPECT_EQ(QueryValue(none, "a"), "") << none;
+  }
+}
+
 TEST(Stream, SendsChunksAsTheyComeAndKeepsTheConnection) {
   TestServer test;
   Open open = OpenStream(&test);
