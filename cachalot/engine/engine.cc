@@ -266,13 +266,7 @@ EngineStats Engine::stats() const {
   return stats;
 }
 
-void Engine::PurgeCache(std::optional<kvcache::CacheScope> scope) {
-  if (scope) {
-    impl_->cache->Purge(*scope);
-  } else {
-    impl_->cache->PurgeAll();
-  }
-}
+void Engine::PurgeCache(kvcache::CacheScope scope) { impl_->cache->Purge(scope); }
 
 Task* Engine::Impl::FindTask(RequestId id) {
   for (const auto& task : running) {
@@ -430,8 +424,7 @@ void Engine::Impl::SampleRow(Task& task, std::span<float> row) {
   events.back().token = token;
   ++stats.generated_tokens;
   if (task.request.logprobs) {
-    events.back().logprobs = {.chosen = ChosenLogprob(raw_logits, token),
-                              .top = TopLogprobs(raw_logits, task.request.top_logprobs)};
+    events.back().logprobs = LogprobsOf(raw_logits, token, task.request.top_logprobs);
   }
   if (std::ranges::find(task.request.stop_tokens, token) != task.request.stop_tokens.end()) {
     Finish(task, FinishReason::kStop);

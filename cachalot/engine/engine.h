@@ -106,8 +106,8 @@ class Engine {
   uint32_t num_threads() const;
   kernels::Target target() const;
   EngineStats stats() const;
-  // Forgets the prefixes of a scope; of all without one.
-  void PurgeCache(std::optional<kvcache::CacheScope> scope);
+  // Forgets the prefixes of a scope.
+  void PurgeCache(kvcache::CacheScope scope);
 
  private:
   struct Impl;

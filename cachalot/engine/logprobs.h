@@ -16,8 +16,6 @@ struct TokenLogprobs {
 
 // log softmax(logits) at `token` and at the `num_top` largest. Sums in float64 in id order, so the
 // values do not depend on the machine's vector width. O(V).
-float ChosenLogprob(std::span<const float> logits, uint32_t token);
-std::vector<std::pair<uint32_t, float>> TopLogprobs(std::span<const float> logits,
-                                                    uint32_t num_top);
+TokenLogprobs LogprobsOf(std::span<const float> logits, uint32_t token, uint32_t num_top);
 
 }  // namespace cachalot::engine

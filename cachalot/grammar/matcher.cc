@@ -141,11 +141,6 @@ void Automaton::ComputeMask(Position position) {
   ++num_masks_;
 }
 
-size_t Automaton::num_positions() const {
-  const std::lock_guard lock(mutex_);
-  return entries_.size();
-}
-
 size_t Automaton::num_masks() const {
   const std::lock_guard lock(mutex_);
   return num_masks_;

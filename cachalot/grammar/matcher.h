@@ -36,7 +36,6 @@ class Automaton {
   void ApplyMask(Position position, std::span<uint64_t> mask);
 
   const Vocabulary& vocabulary() const { return *vocabulary_; }
-  size_t num_positions() const;
   size_t num_masks() const;  // computed so far
 
  private:

@@ -42,7 +42,9 @@ struct PrefixCache::Checkpoint {
 };
 
 PrefixCache::PrefixCache(BlockPool& pool, size_t max_bytes) : pool_(pool), max_bytes_(max_bytes) {}
-PrefixCache::~PrefixCache() { PurgeAll(); }
+PrefixCache::~PrefixCache() {
+  while (!checkpoints_.empty()) Drop(*checkpoints_.back());
+}
 
 uint32_t PrefixCache::Restore(CacheScope scope, std::span<const uint32_t> tokens,
                               Sequence& sequence) {
@@ -152,7 +154,7 @@ bool PrefixCache::Save(CacheScope scope, std::span<const uint32_t> tokens,
     stats_.bytes += pool_.spec().block_bytes();
   }
   Evict();
-  return !checkpoints_.empty() && checkpoints_.front().get() == &added;
+  return !checkpoints_.empty();  // what was added would go last
 }
 
 // The node of the last complete block of `tokens`; missing ones are added with a reference on the
@@ -188,7 +190,7 @@ PrefixCache::Node& PrefixCache::PathTo(CacheScope scope, std::span<const uint32_
 
 // A block with the bytes of `from`, for which old checkpoints make room; the newest one stays.
 Result<BlockId> PrefixCache::CopyBlock(BlockId from) {
-  while (pool_.num_free() == 0 && checkpoints_.size() > 1) Drop(*checkpoints_.back());
+  while (pool_.num_free() == 0 && checkpoints_.size() > 1) DropOldest();
   CACHALOT_TRY(const BlockId copy, pool_.Allocate());
   const KvSpec& spec = pool_.spec();
   for (size_t layer = 0; layer < spec.compress_ratios.size(); ++layer) {
@@ -208,10 +210,12 @@ void PrefixCache::SetMaxBytes(size_t max_bytes) {
 }
 
 void PrefixCache::Evict() {
-  while (stats_.bytes > max_bytes_ && !checkpoints_.empty()) {
-    Drop(*checkpoints_.back());
-    ++stats_.evicted;
-  }
+  while (stats_.bytes > max_bytes_ && !checkpoints_.empty()) DropOldest();
+}
+
+void PrefixCache::DropOldest() {
+  Drop(*checkpoints_.back());
+  ++stats_.evicted;
 }
 
 void PrefixCache::Touch(Checkpoint& checkpoint) {
@@ -250,10 +254,6 @@ void PrefixCache::Purge(CacheScope scope) {
     Checkpoint& checkpoint = **it++;
     if (checkpoint.node->scope == static_cast<uint64_t>(scope)) Drop(checkpoint);
   }
-}
-
-void PrefixCache::PurgeAll() {
-  while (!checkpoints_.empty()) Drop(*checkpoints_.back());
 }
 
 }  // namespace cachalot::kvcache

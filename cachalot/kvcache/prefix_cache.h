@@ -55,10 +55,8 @@ class PrefixCache {
   // A new bound, from now on: running sequences need the rest.
   void SetMaxBytes(size_t max_bytes);
   void Purge(CacheScope scope);
-  void PurgeAll();
 
   const PrefixCacheStats& stats() const { return stats_; }
-  size_t max_bytes() const { return max_bytes_; }
 
  private:
   struct Node;
@@ -74,6 +72,7 @@ class PrefixCache {
   Node& PathTo(CacheScope scope, std::span<const uint32_t> tokens, std::span<const BlockId> blocks);
   Result<BlockId> CopyBlock(BlockId from);
   void Evict();
+  void DropOldest();
   void Touch(Checkpoint& checkpoint);
   void Drop(Checkpoint& checkpoint);
   void DropUnused(Node* node);
