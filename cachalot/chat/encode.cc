@@ -115,7 +115,11 @@ class Renderer {
       out_ += kThinkClose;
     }
     out_ += message.content;
-    if (!message.tool_calls.empty()) out_ += ToolCallsText(message.tool_calls, options_.format);
+    if (!message.calls_text.empty()) {
+      out_ += message.calls_text;
+    } else if (!message.tool_calls.empty()) {
+      out_ += ToolCallsText(message.tool_calls, options_.format);
+    }
     if (!message.wo_eos) out_ += kEos;
   }
 

@@ -200,6 +200,19 @@ TEST(EncodeHistory, Ds4Issue635MissingReasoningRendersEmptyThink) {
   EXPECT_NE(prompt.find("<think></think>b"), std::string::npos);
 }
 
+TEST(EncodeHistory, CallsAreWrittenAsTheModelWroteThem) {
+  Conversation conversation{.messages = {UserMessage("Hi"), AssistantMessage("So: ")},
+                            .context = {}};
+  Message& answer = conversation.messages.back();
+  answer.tool_calls = {{.id = "a", .name = "f", .arguments = "{}"}};
+  const std::string rendered = EncodePrompt(conversation, {}).value();
+  answer.calls_text = "<as written>";
+  const std::string replayed = EncodePrompt(conversation, {}).value();
+  EXPECT_TRUE(replayed.ends_with(StrCat("So: <as written>", kEos))) << replayed;
+  const size_t before = rendered.find("So: ") + 4;
+  EXPECT_EQ(replayed.substr(0, before), rendered.substr(0, before));
+}
+
 TEST(EncodeErrors, NameTheFieldsPath) {
   const std::vector<std::pair<const char*, const char*>> cases = {
       {"[1]", "messages[0]: is a number, expected an object"},

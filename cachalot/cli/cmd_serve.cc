@@ -6,7 +6,6 @@
 #include <csignal>
 #include <ctime>
 #include <filesystem>
-#include <thread>
 
 #include "cachalot/base/strings.h"
 #include "cachalot/chat/markers.h"
@@ -86,9 +85,7 @@ void ShutDown(const ServeFlags& flags, serve::Service& service, http::Server& se
              flags.drain_seconds);
   const auto deadline =
       std::chrono::steady_clock::now() + std::chrono::seconds(flags.drain_seconds);
-  while (!service.idle() && std::chrono::steady_clock::now() < deadline) {
-    std::this_thread::sleep_for(20ms);
-  }
+  service.WaitIdle(deadline);
   service.Stop();
   server.Stop(2s);
 }

@@ -5,6 +5,9 @@
 #include <iterator>
 #include <utility>
 
+#include "cachalot/base/strings.h"
+#include "cachalot/chat/markers.h"
+
 namespace cachalot::serve {
 namespace {
 
@@ -14,7 +17,7 @@ chat::ParserOptions OptionsFor(const api::GenerateRequest& request, const Prompt
   return {.format = model.format,
           .thinking = prompt.thinking,
           .parse_tools = !plain && !request.tools.empty(),
-          .inside_block = prompt.inside_block,
+          .inside_block = !prompt.open_block.empty(),
           .tools = request.schemas,
           .stops = request.stops};
 }
@@ -26,6 +29,8 @@ AnswerText::AnswerText(const api::GenerateRequest& request, const Prompt& prompt
     : model_(model),
       choice_(choice),
       one_call_(!request.parallel_tool_calls),
+      thinking_(prompt.thinking),
+      open_block_(prompt.open_block),
       in_reasoning_(prompt.thinking),
       decoder_(*model.tokenizer),
       parser_(OptionsFor(request, prompt, model),
@@ -38,18 +43,27 @@ std::vector<api::Delta> AnswerText::Push(uint32_t token,
   if (in_reasoning_) ++reasoning_tokens_;
   if (token == model_.think_close) in_reasoning_ = false;
   if (logprobs) pending_.push_back(ToApi(token, *logprobs));
+  const bool was_done = parser_.done();
   parser_.Feed(decoder_.Push(token));
+  // The parser knows the end of the block by its name; the bracket after it may be another token.
+  // Without it the turn could not be gone on with.
+  lacks_bracket_ = !was_done && parser_.done() && bytes_.ends_with(BlockCloser());
   return std::exchange(deltas_, {});
 }
 
 std::vector<api::Delta> AnswerText::Finish() {
-  ended_itself_ = done();
+  ended_itself_ = parser_.done() || enough_;
   parser_.Feed(decoder_.Finish());
   parser_.Finish();
   return std::exchange(deltas_, {});
 }
 
-bool AnswerText::done() const { return parser_.done() || enough_; }
+bool AnswerText::done() const { return enough_ || (parser_.done() && !lacks_bracket_); }
+
+// Without the bracket.
+std::string AnswerText::BlockCloser() const {
+  return StrCat("</", chat::kDsml, chat::TagsOf(model_.format).block);
+}
 
 AnswerEnd AnswerText::End(engine::FinishReason reason) const {
   if (parser_.matched_stop()) return {api::Finish::kStopString, *parser_.matched_stop()};
@@ -60,6 +74,26 @@ AnswerEnd AnswerText::End(engine::FinishReason reason) const {
   return {api::Finish::kStop, {}};
 }
 
+std::string AnswerText::CallsText() const {
+  const std::string opener = StrCat("<", chat::kDsml, chat::TagsOf(model_.format).block, ">");
+  const std::string closer = BlockCloser();
+  std::string_view answer = bytes_;
+  if (thinking_) {
+    const size_t close = answer.find(chat::kThinkClose);
+    if (close == answer.npos) return {};
+    answer.remove_prefix(close + chat::kThinkClose.size());
+  }
+  if (!answer.starts_with(content_)) return {};
+  std::string text = StrCat(open_block_, answer.substr(content_.size()));
+  if (calls_.size() != num_calls_ || text.find(opener) == text.npos) return {};
+  const size_t end = text.rfind(closer);
+  // One call was asked for, and the answer ended with it.
+  if (end == text.npos) return StrCat(text, "\n", closer, ">");
+  const std::string_view after = std::string_view(text).substr(end + closer.size());
+  if (after.empty()) return text + '>';
+  return after.starts_with('>') ? text : std::string();
+}
+
 void AnswerText::TakeEvent(const chat::Event& event) {
   if (enough_) return;
   using Kind = chat::Event::Kind;
@@ -68,17 +102,21 @@ void AnswerText::TakeEvent(const chat::Event& event) {
       AddText(api::Delta::Kind::kReasoning, event.text);
       break;
     case Kind::kContent:
+      content_ += event.text;
       AddText(api::Delta::Kind::kContent, event.text);
       break;
     case Kind::kCallStart:
       ++num_calls_;
+      open_call_ = {.name = std::string(event.text)};
       AddText(api::Delta::Kind::kCallStart, event.text);
       break;
     case Kind::kArguments:
+      open_call_.arguments += event.text;
       AddText(api::Delta::Kind::kArguments, event.text);
       break;
     case Kind::kCallEnd:
       AddText(api::Delta::Kind::kCallEnd, {});
+      calls_.push_back(std::move(open_call_));
       enough_ = one_call_;
       break;
     case Kind::kFinish:

@@ -51,7 +51,14 @@ class AnswerText {
   const std::vector<uint32_t>& fed_tokens() const { return tokens_; }
   const std::string& bytes() const { return bytes_; }
 
+  // The complete calls of the answer, without ids.
+  const std::vector<chat::ToolCall>& calls() const { return calls_; }
+  // What the model wrote of them: all that follows the content, its block closed. Empty if the
+  // parser had to repair it: then it is not to be repeated.
+  std::string CallsText() const;
+
  private:
+  std::string BlockCloser() const;
   void TakeEvent(const chat::Event& event);
   void AddText(api::Delta::Kind kind, std::string_view text);
   api::TokenLogprob ToApi(uint32_t token, const engine::TokenLogprobs& logprobs) const;
@@ -59,6 +66,8 @@ class AnswerText {
   const ServedModel& model_;
   const uint32_t choice_;
   const bool one_call_;
+  const bool thinking_;
+  const std::string open_block_;
   bool in_reasoning_;
   tokenizer::StreamDecoder decoder_;
   chat::StreamParser parser_;
@@ -66,10 +75,14 @@ class AnswerText {
   std::vector<api::TokenLogprob> pending_;  // of tokens whose text is still held
   std::vector<uint32_t> tokens_;
   std::string bytes_;
+  std::string content_;
+  std::vector<chat::ToolCall> calls_;  // complete ones
+  chat::ToolCall open_call_;
   uint32_t reasoning_tokens_ = 0;
   uint32_t num_calls_ = 0;
-  bool enough_ = false;        // one call was asked for and is complete
-  bool ended_itself_ = false;  // done() before the input ended
+  bool lacks_bracket_ = false;  // the block's closing tag is not quite there
+  bool enough_ = false;         // one call was asked for and is complete
+  bool ended_itself_ = false;   // done() before the input ended
 };
 
 }  // namespace cachalot::serve

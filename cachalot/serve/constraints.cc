@@ -172,7 +172,7 @@ std::unique_ptr<engine::TokenConstraint> Constraints::Walk(
       trigger.token = model_.think_close;
       trigger.forbidden = model_.stop_tokens;
     }
-  } else if (!prompt.inside_block) {
+  } else if (prompt.open_block.empty()) {
     trigger.text = StrCat("<", chat::kDsml, chat::TagsOf(model_.format).block, ">\n");
   }
   const std::vector<uint32_t> end = {model_.stop_tokens.front()};

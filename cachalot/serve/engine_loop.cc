@@ -11,6 +11,8 @@ namespace {
 // come, and the files are looked at again this often.
 constexpr auto kRetry = std::chrono::milliseconds(200);
 
+Error Stopped() { return {ErrorCode::kUnavailable, "the server is shutting down"}; }
+
 }  // namespace
 
 EngineLoop::EngineLoop(std::unique_ptr<engine::Engine> engine)
@@ -18,24 +20,27 @@ EngineLoop::EngineLoop(std::unique_ptr<engine::Engine> engine)
 
 EngineLoop::~EngineLoop() { Stop(); }
 
-void EngineLoop::Post(Command command) {
+bool EngineLoop::Post(Command command) {
   {
     const std::lock_guard lock(mutex_);
+    if (ended_) return false;
     commands_.push_back(std::move(command));
   }
   wake_.notify_one();
+  return true;
 }
 
 void EngineLoop::Submit(engine::Request request, std::shared_ptr<EngineClient> client) {
   ++pending_;
-  Post([this, request = std::move(request), client = std::move(client)]() mutable {
+  const bool taken = Post([this, request = std::move(request), client]() mutable {
     const auto id = engine_->Submit(std::move(request));
     if (id.ok()) {
-      clients_.emplace(*id, std::move(client));
+      clients_.emplace(*id, client);
     } else {
       Fail(*client, id.error());
     }
   });
+  if (!taken) Fail(*client, Stopped());
 }
 
 void EngineLoop::Cancel(const std::shared_ptr<EngineClient>& client) {
@@ -46,8 +51,13 @@ void EngineLoop::Cancel(const std::shared_ptr<EngineClient>& client) {
   });
 }
 
-void EngineLoop::PurgeCache(std::optional<kvcache::CacheScope> scope) {
+void EngineLoop::PurgeCache(kvcache::CacheScope scope) {
   Post([this, scope] { engine_->PurgeCache(scope); });
+}
+
+bool EngineLoop::WaitIdle(std::chrono::steady_clock::time_point deadline) {
+  std::unique_lock lock(mutex_);
+  return idle_.wait_until(lock, deadline, [this] { return pending_ == 0; });
 }
 
 void EngineLoop::Stop() {
@@ -65,24 +75,25 @@ engine::EngineStats EngineLoop::stats() const {
 }
 
 void EngineLoop::Run() {
-  const Error stopped{ErrorCode::kUnavailable, "the server is shutting down"};
-  for (;;) {
+  for (bool stopping = false;;) {
     std::vector<Command> commands;
     {
       std::unique_lock lock(mutex_);
       stats_ = engine_->stats();
       wake_.wait(lock, [this] { return stopping_ || !commands_.empty() || engine_->HasWork(); });
       commands.swap(commands_);
-      if (stopping_ && commands.empty()) break;
+      // Only after a round that failed everybody: then Submit may fail what still comes by itself.
+      ended_ = stopping && commands.empty();
+      if (ended_) return;
+      stopping = stopping_;
     }
     for (Command& command : commands) command();
-    if (engine_->HasWork()) Step();
-    const std::lock_guard lock(mutex_);
-    if (stopping_) break;
+    if (stopping) {
+      FailAll(Stopped());
+    } else if (engine_->HasWork()) {
+      Step();
+    }
   }
-  FailAll(stopped);
-  const std::lock_guard lock(mutex_);
-  commands_.clear();
 }
 
 void EngineLoop::Step() {
@@ -101,7 +112,7 @@ void EngineLoop::Step() {
       Fail(*client, *event.error);
     } else {
       client->OnEvent(event);
-      if (event.finish) --pending_;
+      if (event.finish) Ended();
     }
   }
 }
@@ -116,7 +127,13 @@ void EngineLoop::FailAll(const Error& error) {
 
 void EngineLoop::Fail(EngineClient& client, const Error& error) {
   client.OnFailure(error);
-  --pending_;
+  Ended();
+}
+
+void EngineLoop::Ended() {
+  // Under the lock, so that WaitIdle cannot miss it between its look and its sleep.
+  const std::lock_guard lock(mutex_);
+  if (--pending_ == 0) idle_.notify_all();
 }
 
 }  // namespace cachalot::serve

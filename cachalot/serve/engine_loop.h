@@ -4,13 +4,13 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <thread>
 #include <vector>
 
@@ -18,7 +18,8 @@
 
 namespace cachalot::serve {
 
-// Who asked for a request. Called on the loop's thread only, so its state needs no lock.
+// Who asked for a request. Called on the loop's thread only, so its state needs no lock; once the
+// loop has ended, OnFailure comes from within Submit.
 class EngineClient {
  public:
   virtual ~EngineClient() = default;
@@ -37,8 +38,10 @@ class EngineLoop {
   void Submit(engine::Request request, std::shared_ptr<EngineClient> client);
   // Ends the client's requests before the next step; events may still come until then.
   void Cancel(const std::shared_ptr<EngineClient>& client);
-  void PurgeCache(std::optional<kvcache::CacheScope> scope);
-  // Fails what is running or queued, ends the thread. Idempotent.
+  void PurgeCache(kvcache::CacheScope scope);
+  // Returns once nothing is pending, or at the deadline: whether nothing is.
+  bool WaitIdle(std::chrono::steady_clock::time_point deadline);
+  // Fails what is running or queued or still comes, ends the thread. Idempotent.
   void Stop();
 
   // Whether the request could ever run; its ids and parameters.
@@ -47,15 +50,15 @@ class EngineLoop {
   uint32_t pending() const { return pending_; }
   // As of the last step.
   engine::EngineStats stats() const;
-  uint32_t max_context() const { return engine_->max_context(); }
 
  private:
   using Command = std::function<void()>;
-  void Post(Command command);
+  bool Post(Command command);  // false once the loop has ended: it will not run
   void Run();
   void Step();
   void FailAll(const Error& error);
   void Fail(EngineClient& client, const Error& error);
+  void Ended();
 
   std::unique_ptr<engine::Engine> engine_;
   std::map<engine::RequestId, std::shared_ptr<EngineClient>> clients_;  // the loop's thread only
@@ -64,9 +67,11 @@ class EngineLoop {
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
+  std::condition_variable idle_;
   std::vector<Command> commands_;
   engine::EngineStats stats_;
   bool stopping_ = false;
+  bool ended_ = false;
   std::thread thread_;
 };
 

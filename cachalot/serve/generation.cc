@@ -96,7 +96,7 @@ class Generation::Choice : public EngineClient, public std::enable_shared_from_t
     const auto owner = owner_.lock();
     if (owner == nullptr && !event.finish) loop_.Cancel(shared_from_this());  // nobody reads it
     if (owner == nullptr || ended_) return;
-    owner->PromptRead(event);
+    if (!std::exchange(begun_, true)) owner->ChoiceBegun(index_, event);
     const bool stop_token =
         event.token && std::ranges::count(owner->context_.model.stop_tokens, *event.token) > 0;
     if (event.token) TokenSampled(*owner);
@@ -140,15 +140,25 @@ class Generation::Choice : public EngineClient, public std::enable_shared_from_t
     const AnswerEnd end = text_.End(reason);
     owner.usage_.completion_tokens += num_sampled_;
     owner.usage_.reasoning_tokens += text_.num_reasoning_tokens();
+    RememberText(owner);
+    owner.Write(owner.writer_->End(index_, end.finish, end.stop_string));
+    owner.record_.finish = FinishName(end.finish);
+    if (!engine_ended) loop_.Cancel(shared_from_this());
+    owner.ChoiceEnded();
+  }
+
+  // For the turn after this one.
+  void RememberText(Generation& owner) {
     if (!prompt_.text.empty()) {
       std::vector<uint32_t> ids = prompt_.ids;
       ids.insert(ids.end(), text_.fed_tokens().begin(), text_.fed_tokens().end());
       owner.context_.transcripts.Add(owner.scope_, prompt_.text + text_.bytes(), std::move(ids));
     }
-    owner.Write(owner.writer_->End(index_, end.finish, end.stop_string));
-    owner.record_.finish = FinishName(end.finish);
-    if (!engine_ended) loop_.Cancel(shared_from_this());
-    owner.ChoiceEnded();
+    std::vector<chat::ToolCall> calls = text_.calls();
+    for (uint32_t i = 0; i < calls.size(); ++i) {
+      calls[i].id = api::CallId(owner.request_.surface, owner.id_, index_, i);
+    }
+    owner.context_.call_texts.Add(owner.scope_, std::move(calls), text_.CallsText());
   }
 
   std::weak_ptr<Generation> owner_;
@@ -159,6 +169,7 @@ class Generation::Choice : public EngineClient, public std::enable_shared_from_t
   AnswerText text_;
   uint32_t num_sampled_ = 0;
   Clock::time_point last_token_{};
+  bool begun_ = false;
   bool ended_ = false;
 };
 
@@ -201,7 +212,8 @@ api::ApiStatus Generation::Start() {
     const Status possible = context_.loop.Check(EngineRequest(i));
     if (!possible.ok()) {
       finished_ = true;
-      return possible.error();
+      // It could never run here, however long it waited: the request is at fault, not the load.
+      return api::InvalidRequest("", possible.error().message);
     }
   }
   writer_ = api::MakeReplyWriter(request_, {.id = id_,
@@ -240,11 +252,11 @@ void Generation::CancelAll() {
   for (const auto& choice : choices_) context_.loop.Cancel(choice);
 }
 
-// The first event of a prompt says what was remembered of it.
-void Generation::PromptRead(const engine::Event& event) {
-  if (begun_) return;
-  begun_ = true;
-  usage_.cached_tokens = event.reused;
+// The first event of a prompt's first choice says what was remembered of the prompt. (Its other
+// choices find all of it, which the client did not save.)
+void Generation::ChoiceBegun(uint32_t choice, const engine::Event& event) {
+  if (choice % request_.n == 0) usage_.cached_tokens += event.reused;
+  if (std::exchange(begun_, true)) return;
   for (const Prompt& prompt : prompts_) {
     usage_.prompt_tokens += static_cast<uint32_t>(prompt.ids.size());
   }

@@ -13,6 +13,7 @@
 #include "cachalot/api/reply.h"
 #include "cachalot/api/request.h"
 #include "cachalot/http/exchange.h"
+#include "cachalot/serve/call_texts.h"
 #include "cachalot/serve/engine_loop.h"
 #include "cachalot/serve/metrics.h"
 #include "cachalot/serve/prompt.h"
@@ -26,6 +27,7 @@ struct GenerationContext {
   const ServedModel& model;
   EngineLoop& loop;
   Transcripts& transcripts;
+  CallTexts& call_texts;
   Metrics& metrics;
   std::function<void(std::string_view line)> log;  // may be empty
   bool log_prompts = false;
@@ -55,7 +57,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void CancelAll();
 
   // On the loop's thread, from the choices.
-  void PromptRead(const engine::Event& event);
+  void ChoiceBegun(uint32_t choice, const engine::Event& event);
   void Write(std::string bytes) { out_ += bytes; }
   void Flush();
   void ChoiceEnded();

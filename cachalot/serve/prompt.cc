@@ -25,8 +25,8 @@ api::ApiResult<Prompt> ConversationPrompt(const api::GenerateRequest& request,
                       request.tool_choice == api::ToolChoice::kNamed;
   if (forced) {
     // The model has no choice but to go on inside the block. [chat.md 7, 4]
-    prompt.text += StrCat("\n\n<", chat::kDsml, chat::TagsOf(model.format).block, ">\n");
-    prompt.inside_block = true;
+    prompt.open_block = StrCat("\n\n<", chat::kDsml, chat::TagsOf(model.format).block, ">\n");
+    prompt.text += prompt.open_block;
   }
   return prompt;
 }

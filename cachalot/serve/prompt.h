@@ -15,8 +15,8 @@ namespace cachalot::serve {
 struct Prompt {
   std::string text;  // empty if the client sent ids
   std::vector<uint32_t> ids;
-  bool thinking = false;      // the answer begins inside <think>
-  bool inside_block = false;  // a tool block is already open
+  bool thinking = false;   // the answer begins inside <think>
+  std::string open_block;  // the opener of a tool block that the prompt ends with; or ""
 };
 
 // The prompt of a conversation; of /completions one for each given. 400 if it cannot be encoded,

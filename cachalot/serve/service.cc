@@ -55,11 +55,13 @@ Service::Service(ServedModel model, std::unique_ptr<engine::Engine> engine, Serv
       options_(std::move(options)),
       metrics_(model_),
       transcripts_(model_.tokenizer, options_.transcript_bytes),
+      call_texts_(options_.call_text_bytes),
       constraints_(model_),
       loop_(std::move(engine)),
       context_{.model = model_,
                .loop = loop_,
                .transcripts = transcripts_,
+               .call_texts = call_texts_,
                .metrics = metrics_,
                .log = options_.log,
                .log_prompts = options_.log_prompts} {}
@@ -154,6 +156,7 @@ void Service::Generate(api::Surface surface, const ExchangePtr& exchange) {
   auto request = api::ParseRequest(surface, exchange->request().body, {.format = model_.format});
   if (!request.ok()) return ReplyError(exchange, surface, request.error());
   const kvcache::CacheScope scope = ScopeOf(exchange->request(), request->user_id);
+  call_texts_.Replay(scope, request->conversation.messages);
   auto prompts = BuildPrompts(*request, model_, scope, transcripts_);
   if (!prompts.ok()) return ReplyError(exchange, surface, prompts.error());
   auto automaton = constraints_.Compile(*request);
@@ -176,11 +179,12 @@ void Service::Generate(api::Surface surface, const ExchangePtr& exchange) {
 
 void Service::CountTokens(api::Surface surface, const ExchangePtr& exchange) {
   const std::string& body = exchange->request().body;
-  const auto request = surface == api::Surface::kMessages
-                           ? api::ParseCountTokens(body, {.format = model_.format})
-                           : api::ParseResponses(body, {.format = model_.format});
+  auto request = surface == api::Surface::kMessages
+                     ? api::ParseCountTokens(body, {.format = model_.format})
+                     : api::ParseResponses(body, {.format = model_.format});
   if (!request.ok()) return ReplyError(exchange, surface, request.error());
   const kvcache::CacheScope scope = ScopeOf(exchange->request(), request->user_id);
+  call_texts_.Replay(scope, request->conversation.messages);
   const auto prompts = BuildPrompts(*request, model_, scope, transcripts_);
   if (!prompts.ok()) return ReplyError(exchange, surface, prompts.error());
   Reply(exchange, 200, api::TokenCountBody(surface, prompts->front().ids.size()));
@@ -274,15 +278,19 @@ void Service::Health(const ExchangePtr& exchange) {
   Reply(exchange, 200, Dump({{"status", "ok"}}));
 }
 
-// GET: what is held; DELETE: forget it, all of it or, when scopes are apart, the caller's.
+// GET: what is held; DELETE: forget what the caller's key and ?user_id= may reuse (with
+// --cache-scope server: all of it).
 void Service::Cache(const ExchangePtr& exchange) {
   if (options_.keys.empty() && exchange->request().method == "DELETE") {
     return ReplyError(exchange, api::Surface::kChat,
                       api::ErrorOfStatus(403, "purging needs a server started with --api-key"));
   }
   if (exchange->request().method == "DELETE") {
-    loop_.PurgeCache(ScopeOf(exchange->request(), {}));
-    transcripts_.Purge();
+    const kvcache::CacheScope scope =
+        ScopeOf(exchange->request(), http::QueryValue(exchange->request().query, "user_id"));
+    loop_.PurgeCache(scope);
+    transcripts_.Purge(scope);
+    call_texts_.Purge(scope);
     return Reply(exchange, 200, Dump({{"purged", true}}));
   }
   const engine::EngineStats stats = loop_.stats();

@@ -25,9 +25,10 @@ namespace cachalot::serve {
 
 struct ServiceOptions {
   http::ApiKeys keys;
-  bool share_cache = false;     // prefixes are shared between keys and users
-  uint32_t max_requests = 272;  // running and waiting; beyond: 429
-  size_t transcript_bytes = size_t{64} << 20;
+  bool share_cache = false;                    // prefixes are shared between keys and users
+  uint32_t max_requests = 272;                 // running and waiting; beyond: 429
+  size_t transcript_bytes = size_t{64} << 20;  // of answers' texts and ids
+  size_t call_text_bytes = size_t{16} << 20;   // of answers' calls
   bool log_prompts = false;
   std::function<void(std::string_view line)> log;  // one line a request; may be empty
 };
@@ -47,7 +48,8 @@ class Service {
 
   // New requests get 503 from now on; /health too.
   void Drain() { draining_ = true; }
-  bool idle() const { return loop_.pending() == 0; }
+  // Whether all requests ended before the deadline; returns as soon as they have.
+  bool WaitIdle(std::chrono::steady_clock::time_point deadline) { return loop_.WaitIdle(deadline); }
   // Ends what still runs, each reply in its protocol's way.
   void Stop() { loop_.Stop(); }
 
@@ -71,6 +73,7 @@ class Service {
   const ServiceOptions options_;
   Metrics metrics_;
   Transcripts transcripts_;
+  CallTexts call_texts_;
   Constraints constraints_;
   EngineLoop loop_;
   GenerationContext context_;

@@ -50,10 +50,12 @@ std::vector<uint32_t> Transcripts::Encode(kvcache::CacheScope scope, std::string
   return ids;
 }
 
-void Transcripts::Purge() {
+void Transcripts::Purge(kvcache::CacheScope scope) {
   const std::lock_guard lock(mutex_);
-  entries_.clear();
-  bytes_ = 0;
+  std::erase_if(entries_, [&](const Entry& entry) {
+    if (entry.scope == scope) bytes_ -= entry.bytes();
+    return entry.scope == scope;
+  });
 }
 
 }  // namespace cachalot::serve

@@ -28,7 +28,7 @@ class Transcripts {
   // follows (a cut elsewhere could change how the rest is encoded), then the encoded rest.
   std::vector<uint32_t> Encode(kvcache::CacheScope scope, std::string_view text);
 
-  void Purge();
+  void Purge(kvcache::CacheScope scope);
 
  private:
   struct Entry {

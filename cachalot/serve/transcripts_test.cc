@@ -49,6 +49,17 @@ TEST_F(TranscriptsTest, TheLongestBeginningWinsAndScopesAreApart) {
   EXPECT_EQ(transcripts_.Encode(kScope, text + marker_), Encode(text + marker_));
 }
 
+TEST_F(TranscriptsTest, PurgingForgetsOneScopeOnly) {
+  constexpr kvcache::CacheScope kOther{2};
+  for (const auto scope : {kScope, kOther}) transcripts_.Add(scope, "She was", Spelled("She was"));
+  transcripts_.Purge(kScope);
+  EXPECT_EQ(transcripts_.Encode(kScope, "She was" + marker_), Encode("She was" + marker_));
+  Ids spelled = Spelled("She was");
+  const Ids rest = Encode(marker_);
+  spelled.insert(spelled.end(), rest.begin(), rest.end());
+  EXPECT_EQ(transcripts_.Encode(kOther, "She was" + marker_), spelled);
+}
+
 TEST_F(TranscriptsTest, TheOldestAreForgottenFirst) {
   transcripts_.Add(kScope, "old", Spelled("old"));
   transcripts_.Add(kScope, std::string(700, 'x'), Ids(700, 7));

@@ -90,6 +90,32 @@ class Answers(unittest.TestCase):
                              "content": answer["choices"][0]["message"]["content"]})
         self.assertGreater(seen, 7000)
 
+    def test_a_call_that_comes_back_is_shown_as_the_model_wrote_it(self):
+        tools = [{"type": "function", "function": {
+            "name": "note", "parameters": {"type": "object", "properties": {
+                "words": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 3},
+                "times": {"type": "integer", "minimum": 1, "maximum": 99}},
+                "required": ["words", "times"]}}}]
+        messages, seen = [{"role": "user", "content": "Note it."}], 0
+        for turn in range(4):
+            answer = self.server.post(CHAT, {
+                "messages": messages, "tools": tools, "tool_choice": "required", "seed": turn,
+                "max_tokens": 600, "user_id": "caller", "temperature": 1.5})
+            usage, choice = answer["usage"], answer["choices"][0]
+            self.assertEqual(choice["finish_reason"], "tool_calls")
+            if turn > 0:  # the new tokens, and the last one sampled, which was never fed
+                self.assertEqual(usage["prompt_cache_miss_tokens"],
+                                 usage["prompt_tokens"] - seen + 1)
+            seen = usage["prompt_tokens"] + usage["completion_tokens"]
+            calls = choice["message"]["tool_calls"]
+            for call in calls:  # as clients do: parsed, and written in their own way
+                arguments = json.loads(call["function"]["arguments"])
+                call["function"]["arguments"] = json.dumps(arguments, indent=1)
+            messages.append({"role": "assistant", "content": choice["message"]["content"],
+                             "tool_calls": calls})
+            messages += [{"role": "tool", "tool_call_id": call["id"], "content": "Noted."}
+                         for call in calls]
+
     def test_several_choices_differ_and_repeat(self):
         body = {"prompt": "She was", "max_tokens": 12, "seed": 5, "n": 3}
         first = [c["text"] for c in self.server.post("/v1/completions", body)["choices"]]
@@ -104,6 +130,15 @@ class Answers(unittest.TestCase):
         self.assertEqual(hits[0], 0)
         self.assertGreater(hits[1], 0)
         self.assertEqual(hits[2], 0)
+
+    def test_several_prompts_are_counted_together(self):
+        body = {"prompt": ["The first of two prompts.", "And the second of the two."],
+                "max_tokens": 1, "user_id": "two"}
+        first = self.server.post("/v1/completions", body)["usage"]
+        again = self.server.post("/v1/completions", body)["usage"]
+        self.assertEqual(first["prompt_cache_hit_tokens"], 0)
+        # Of each prompt the last token is read again: its logits are wanted.
+        self.assertEqual(again["prompt_cache_miss_tokens"], 2)
 
     def test_a_client_that_leaves_stops_its_generation(self):
         for stream in (True, False):
@@ -233,6 +268,38 @@ class Limits(unittest.TestCase):
                 self.assertEqual(server.call("GET", "/v1/models", headers=headers)[0], 200)
             purge = server.call("DELETE", "/v1/cache", headers={"x-api-key": "other-key-22"})
             self.assertEqual(purge[0], 200)
+
+    def test_keys_and_users_are_apart_and_purged_alone(self):
+        keys = ("secret-key-1", "other-key-22")
+        flags = [flag for key in keys for flag in ("--api-key", key)]
+        body = {"prompt": "A text that only one of them asked for. " * 5, "max_tokens": 1}
+        with Server(BINARY, *flags) as server:
+            def hits(key, user):
+                return server.post("/v1/completions", {**body, "user_id": user or None},
+                                   {"x-api-key": keys[key]})["usage"]["prompt_cache_hit_tokens"]
+
+            def purge(key, user):
+                self.assertEqual(server.call("DELETE", "/v1/cache?user_id=" + user,
+                                             headers={"x-api-key": keys[key]})[0], 200)
+
+            users = [(0, "a"), (0, "b"), (0, "1_a"), (0, ""), (1, "a"), (1, "0_a"), (1, "")]
+            for key, user in users:
+                self.assertEqual(hits(key, user), 0, (key, user))
+            for key, user in users:
+                self.assertGreater(hits(key, user), 0, (key, user))
+            purge(0, "a")
+            purge(1, "0%5Fa")
+            for key, user in users:
+                purged = (key, user) in ((0, "a"), (1, "0_a"))
+                self.assertEqual(hits(key, user) == 0, purged, (key, user))
+
+    def test_what_no_memory_could_hold_is_the_requests_fault(self):
+        with Server(BINARY, "--kv-memory", "1500K", "--max-context", "8192") as server:
+            status, _, data = server.call("POST", "/v1/completions",
+                                          {"prompt": "She", "max_tokens": 8000})
+            self.assertEqual(status, 400)
+            self.assertIn("--kv-memory", data.decode())
+            server.post("/v1/completions", {"prompt": "She", "max_tokens": 4})
 
     def test_a_full_queue_answers_429(self):
         with Server(BINARY, "--parallel", "1", "--queue", "1") as server:
