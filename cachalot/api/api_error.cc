@@ -69,7 +69,7 @@ ApiError ErrorOfStatus(int status, std::string message) {
   return error;
 }
 
-ApiError FromError(const Error& error) {
+ApiError ApiError::From(const Error& error) {
   return ErrorOfStatus(HttpStatus(error.code), error.message);
 }
 

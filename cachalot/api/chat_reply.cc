@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // chat.completion and chat.completion.chunk. [api.md 4.10]
 #include "cachalot/api/json_text.h"
+#include "cachalot/api/openai_reply.h"
 #include "cachalot/api/writers.h"
 #include "cachalot/base/strings.h"
 
@@ -30,27 +31,28 @@ struct Choice {
   std::vector<TokenLogprob> reasoning_logprobs;
   std::vector<TokenLogprob> content_logprobs;
   uint32_t num_calls = 0;
-  Finish finish = Finish::kStop;
 };
 
-class ChatReply final : public ReplyWriter {
+class ChatReply final : public OpenAiReply {
  public:
   ChatReply(const GenerateRequest& request, ReplyInfo info)
-      : info_(std::move(info)),
-        stream_(request.stream),
-        include_usage_(request.include_usage),
+      : OpenAiReply(request, std::move(info),
+                    {.surface = Surface::kChat,
+                     .id_prefix = "chatcmpl-",
+                     .whole = "chat.completion",
+                     .chunk = "chat.completion.chunk"}),
         thinking_(request.thinking),
         logprobs_(request.logprobs),
-        choices_(request.NumChoices()),
-        num_open_(request.NumChoices()) {}
+        choices_(request.NumChoices()) {}
 
   std::string Begin(const Usage&) override {
-    if (!stream_) return "";
+    if (!stream()) return "";
     const std::string delta =
         thinking_ ? "{\"role\":\"assistant\",\"content\":null,\"reasoning_content\":\"\"}"
                   : "{\"role\":\"assistant\",\"content\":\"\"}";
     std::string out;
-    for (uint32_t i = 0; i < choices_.size(); ++i) out += Chunk(i, delta, "null", "null", "");
+    for (uint32_t i = 0; i < choices_.size(); ++i)
+      out += Chunk(ChoiceJson(i, delta, "null", "null"));
     return out;
   }
 
@@ -60,41 +62,38 @@ class ChatReply final : public ReplyWriter {
     if (delta.kind == Delta::Kind::kCallStart) ++choice.num_calls;
     if (delta.kind == Delta::Kind::kCallEnd) return "";
     CACHALOT_CHECK(delta.kind != Delta::Kind::kArguments || choice.num_calls > 0);
-    if (stream_) return Chunk(delta.choice, DeltaJson(delta), Logprobs(delta), "null", "");
+    if (stream()) {
+      return Chunk(ChoiceJson(delta.choice, DeltaJson(delta), Logprobs(delta), "null"));
+    }
     Collect(delta, choice);
     return "";
   }
 
-  std::string End(uint32_t index, Finish finish, std::string_view) override {
-    CACHALOT_CHECK(index < choices_.size());
-    Choice& choice = choices_[index];
-    choice.finish = finish == Finish::kStop && choice.num_calls > 0 ? Finish::kToolCalls : finish;
-    if (!stream_) return "";
-    --num_open_;
-    last_ = index;
-    // The last choice's chunk waits for the usage.
-    return num_open_ == 0 ? "" : FinishChunk(index, "");
+ protected:
+  Finish FinishOf(uint32_t choice, Finish finish) const override {
+    const bool called = finish == Finish::kStop && choices_[choice].num_calls > 0;
+    return called ? Finish::kToolCalls : finish;
   }
 
-  std::string Done(const Usage& usage) override {
-    usage_ = OpenAiUsage(usage);
-    if (!stream_) return "";
-    std::string out = FinishChunk(last_, include_usage_ ? "" : usage_);
-    if (include_usage_) out += SseEvent("", Envelope("chat.completion.chunk", "[]", usage_));
-    return out + "data: [DONE]\n\n";
+  std::string LastChoice(uint32_t choice) const override {
+    return ChoiceJson(choice, ContentDelta(""), "null", FinishReason(choice));
   }
 
-  std::string Fail(const ApiError& error) override {
-    failure_ = ErrorBody(Surface::kChat, error);
-    return stream_ ? SseEvent("", failure_) : "";
-  }
-
-  std::string Body() const override {
-    if (stream_) return "";
-    if (!failure_.empty()) return failure_;
-    std::vector<std::string> choices;
-    for (uint32_t i = 0; i < choices_.size(); ++i) choices.push_back(WholeChoice(i));
-    return Envelope("chat.completion", JsonList(choices), usage_);
+  std::string WholeChoice(uint32_t index) const override {
+    const Choice& choice = choices_[index];
+    std::vector<std::string> calls;
+    for (uint32_t i = 0; i < choice.calls.size(); ++i) {
+      calls.push_back(CallJson(i, choice.calls[i]));
+    }
+    const std::string message = JsonObject(
+        {{"role", "\"assistant\""},
+         {"content", JsonText(choice.content)},
+         {"reasoning_content", choice.reasoning.empty() ? "" : JsonText(choice.reasoning)},
+         {"tool_calls", calls.empty() ? "" : JsonList(calls)}});
+    return JsonObject({{"index", std::to_string(index)},
+                       {"message", message},
+                       {"logprobs", WholeLogprobs(choice)},
+                       {"finish_reason", FinishReason(index)}});
   }
 
  private:
@@ -126,7 +125,7 @@ class ChatReply final : public ReplyWriter {
   }
 
   std::string IdOf(uint32_t choice, uint32_t call) const {
-    return CallId(Surface::kChat, info_.id, choice, call);
+    return CallId(Surface::kChat, id(), choice, call);
   }
 
   std::string Logprobs(const Delta& delta) const {
@@ -139,32 +138,12 @@ class ChatReply final : public ReplyWriter {
                                                          : ""}});
   }
 
-  std::string Chunk(uint32_t index, const std::string& delta, const std::string& logprobs,
-                    const std::string& finish, const std::string& usage) const {
-    const std::string choice = JsonObject({{"index", std::to_string(index)},
-                                           {"delta", delta},
-                                           {"logprobs", logprobs},
-                                           {"finish_reason", finish}});
-    const std::string body =
-        Envelope("chat.completion.chunk", JsonList({choice}),
-                 usage.empty() && include_usage_ ? std::string("null") : usage);
-    return SseEvent("", body);
-  }
-
-  std::string FinishChunk(uint32_t index, const std::string& usage) const {
-    const std::string finish(OpenAiFinish(choices_[index].finish));
-    return Chunk(index, ContentDelta(""), "null", JsonText(finish), usage);
-  }
-
-  std::string Envelope(std::string_view object, const std::string& choices,
-                       const std::string& usage) const {
-    return JsonObject({{"id", JsonText("chatcmpl-" + info_.id)},
-                       {"object", JsonText(object)},
-                       {"created", std::to_string(info_.created)},
-                       {"model", JsonText(info_.model)},
-                       {"system_fingerprint", JsonText(info_.fingerprint)},
-                       {"choices", choices},
-                       {"usage", usage}});
+  static std::string ChoiceJson(uint32_t index, const std::string& delta,
+                                const std::string& logprobs, const std::string& finish) {
+    return JsonObject({{"index", std::to_string(index)},
+                       {"delta", delta},
+                       {"logprobs", logprobs},
+                       {"finish_reason", finish}});
   }
 
   // Whole replies.
@@ -199,32 +178,9 @@ class ChatReply final : public ReplyWriter {
          {"reasoning_content", thinking_ ? LogprobList(choice.reasoning_logprobs) : ""}});
   }
 
-  std::string WholeChoice(uint32_t index) const {
-    const Choice& choice = choices_[index];
-    std::vector<std::string> calls;
-    for (uint32_t i = 0; i < choice.calls.size(); ++i)
-      calls.push_back(CallJson(i, choice.calls[i]));
-    const std::string message = JsonObject(
-        {{"role", "\"assistant\""},
-         {"content", JsonText(choice.content)},
-         {"reasoning_content", choice.reasoning.empty() ? "" : JsonText(choice.reasoning)},
-         {"tool_calls", calls.empty() ? "" : JsonList(calls)}});
-    return JsonObject({{"index", std::to_string(index)},
-                       {"message", message},
-                       {"logprobs", WholeLogprobs(choice)},
-                       {"finish_reason", JsonText(OpenAiFinish(choice.finish))}});
-  }
-
-  ReplyInfo info_;
-  bool stream_;
-  bool include_usage_;
   bool thinking_;
   bool logprobs_;
   std::vector<Choice> choices_;
-  size_t num_open_;
-  uint32_t last_ = 0;  // the choice that ended last
-  std::string usage_;
-  std::string failure_;
 };
 
 }  // namespace

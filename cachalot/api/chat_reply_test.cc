@@ -212,7 +212,7 @@ TEST(Errors, HaveTheShapeOfTheirApi) {
     EXPECT_NE(ErrorBody(Surface::kMessages, ErrorOfStatus(status, "m")).find(type),
               std::string::npos);
   }
-  EXPECT_EQ(FromError({ErrorCode::kResourceExhausted, "no memory"}).status, 503);
+  EXPECT_EQ(ApiError::From({ErrorCode::kResourceExhausted, "no memory"}).status, 503);
   EXPECT_EQ(ContextLengthExceeded(9, 8).code, "context_length_exceeded");
 }
 

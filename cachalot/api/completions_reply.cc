@@ -3,6 +3,7 @@
 #include <set>
 
 #include "cachalot/api/json_text.h"
+#include "cachalot/api/openai_reply.h"
 #include "cachalot/api/writers.h"
 
 namespace cachalot::api {
@@ -19,7 +20,6 @@ struct Choice {
   std::string text;
   std::vector<TokenLogprob> logprobs;
   size_t offset = 0;  // characters of the tokens whose logprobs were sent
-  Finish finish = Finish::kStop;
 };
 
 // {"token": logprob, ...}; tokens that look the same in UTF-8 keep the best.
@@ -35,15 +35,16 @@ std::string TopObject(const TokenLogprob& token) {
   return out + "}";
 }
 
-class CompletionsReply final : public ReplyWriter {
+class CompletionsReply final : public OpenAiReply {
  public:
   CompletionsReply(const GenerateRequest& request, ReplyInfo info)
-      : info_(std::move(info)),
-        stream_(request.stream),
-        include_usage_(request.include_usage),
+      : OpenAiReply(request, std::move(info),
+                    {.surface = Surface::kCompletions,
+                     .id_prefix = "cmpl-",
+                     .whole = "text_completion",
+                     .chunk = "text_completion"}),
         logprobs_(request.logprobs),
-        choices_(request.NumChoices()),
-        num_open_(request.NumChoices()) {
+        choices_(request.NumChoices()) {
     if (!request.echo) return;
     for (uint32_t i = 0; i < choices_.size(); ++i) {
       choices_[i].text = request.prompts[i / request.n].text;
@@ -51,10 +52,10 @@ class CompletionsReply final : public ReplyWriter {
   }
 
   std::string Begin(const Usage&) override {
-    if (!stream_) return "";
+    if (!stream()) return "";
     std::string out;
     for (uint32_t i = 0; i < choices_.size(); ++i) {
-      if (!choices_[i].text.empty()) out += Chunk(i, choices_[i].text, "null", "null", "");
+      if (!choices_[i].text.empty()) out += Chunk(ChoiceJson(i, choices_[i].text, "null", "null"));
     }
     return out;
   }
@@ -63,49 +64,25 @@ class CompletionsReply final : public ReplyWriter {
   std::string Add(const Delta& delta) override {
     CACHALOT_CHECK(delta.choice < choices_.size());
     Choice& choice = choices_[delta.choice];
-    if (stream_) {
+    if (stream()) {
       const std::string logprobs =
           delta.logprobs.empty() ? "null" : Logprobs(delta.logprobs, choice);
-      return Chunk(delta.choice, delta.text, logprobs, "null", "");
+      return Chunk(ChoiceJson(delta.choice, delta.text, logprobs, "null"));
     }
     choice.text += delta.text;
     choice.logprobs.insert(choice.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
     return "";
   }
 
-  std::string End(uint32_t index, Finish finish, std::string_view) override {
-    CACHALOT_CHECK(index < choices_.size());
-    choices_[index].finish = finish;
-    if (!stream_) return "";
-    --num_open_;
-    last_ = index;
-    // The last choice's chunk waits for the usage.
-    return num_open_ == 0 ? "" : FinishChunk(index, "");
+ protected:
+  std::string LastChoice(uint32_t choice) const override {
+    return ChoiceJson(choice, "", "null", FinishReason(choice));
   }
 
-  std::string Done(const Usage& usage) override {
-    usage_ = OpenAiUsage(usage);
-    if (!stream_) return "";
-    std::string out = FinishChunk(last_, include_usage_ ? "" : usage_);
-    if (include_usage_) out += SseEvent("", Envelope("[]", usage_));
-    return out + "data: [DONE]\n\n";
-  }
-
-  std::string Fail(const ApiError& error) override {
-    failure_ = ErrorBody(Surface::kCompletions, error);
-    return stream_ ? SseEvent("", failure_) : "";
-  }
-
-  std::string Body() const override {
-    if (stream_) return "";
-    if (!failure_.empty()) return failure_;
-    std::vector<std::string> choices;
-    for (uint32_t i = 0; i < choices_.size(); ++i) {
-      Choice counted{.offset = 0};
-      choices.push_back(ChoiceJson(i, choices_[i].text, Logprobs(choices_[i].logprobs, counted),
-                                   JsonText(OpenAiFinish(choices_[i].finish))));
-    }
-    return Envelope(JsonList(choices), usage_);
+  std::string WholeChoice(uint32_t choice) const override {
+    Choice counted{.offset = 0};
+    return ChoiceJson(choice, choices_[choice].text, Logprobs(choices_[choice].logprobs, counted),
+                      FinishReason(choice));
   }
 
  private:
@@ -133,36 +110,8 @@ class CompletionsReply final : public ReplyWriter {
                        {"finish_reason", finish}});
   }
 
-  std::string Chunk(uint32_t index, std::string_view text, const std::string& logprobs,
-                    const std::string& finish, const std::string& usage) const {
-    const std::string choice = ChoiceJson(index, text, logprobs, finish);
-    const bool says_null = usage.empty() && include_usage_;
-    return SseEvent("", Envelope(JsonList({choice}), says_null ? std::string("null") : usage));
-  }
-
-  std::string FinishChunk(uint32_t index, const std::string& usage) const {
-    return Chunk(index, "", "null", JsonText(OpenAiFinish(choices_[index].finish)), usage);
-  }
-
-  std::string Envelope(const std::string& choices, const std::string& usage) const {
-    return JsonObject({{"id", JsonText("cmpl-" + info_.id)},
-                       {"object", "\"text_completion\""},
-                       {"created", std::to_string(info_.created)},
-                       {"model", JsonText(info_.model)},
-                       {"system_fingerprint", JsonText(info_.fingerprint)},
-                       {"choices", choices},
-                       {"usage", usage}});
-  }
-
-  ReplyInfo info_;
-  bool stream_;
-  bool include_usage_;
   bool logprobs_;
   std::vector<Choice> choices_;
-  size_t num_open_;
-  uint32_t last_ = 0;  // the choice that ended last
-  std::string usage_;
-  std::string failure_;
 };
 
 }  // namespace

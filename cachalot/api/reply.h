@@ -88,6 +88,8 @@ std::unique_ptr<ReplyWriter> MakeReplyWriter(const GenerateRequest& request, Rep
 // `index` counts the calls of the choice.
 std::string CallId(Surface surface, std::string_view reply_id, uint32_t choice, uint32_t index);
 
+// Of every streamed reply.
+inline constexpr std::string_view kStreamContentType = "text/event-stream; charset=utf-8";
 // What to send into a silent event stream.
 std::string_view KeepAliveBytes(Surface surface);
 

@@ -4,6 +4,7 @@
 // third-party code are caught where they are called and become an Error.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -41,11 +42,20 @@ struct Error {
   std::string message;
 };
 
-template <typename T>
+// A kind of error E that can be made from another, F, says how: static E From(const F&).
+template <typename E, typename F>
+concept MadeFrom = requires(const F& f) {
+  { E::From(f) } -> std::same_as<E>;
+};
+
+// A value or why there is none. A module whose errors say more than Error names its own E.
+template <typename T, typename E = Error>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: implicit
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit
+  Result(E error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: implicit
+  template <typename F>
+  requires MadeFrom<E, F> Result(const F& error) : Result(E::From(error)) {}  // NOLINT: implicit
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
@@ -69,24 +79,26 @@ class [[nodiscard]] Result {
   const T* operator->() const { return &value(); }
 
   // Pre: !ok().
-  const Error& error() const {
+  const E& error() const {
     CACHALOT_CHECK(!ok());
     return std::get<1>(state_);
   }
 
  private:
-  std::variant<T, Error> state_;
+  std::variant<T, E> state_;
 };
 
-template <>
-class [[nodiscard]] Result<void> {
+template <typename E>
+class [[nodiscard]] Result<void, E> {
  public:
   Result() = default;
-  Result(Error error) : error_(std::move(error)) {}  // NOLINT: implicit
+  Result(E error) : error_(std::move(error)) {}  // NOLINT: implicit
+  template <typename F>
+  requires MadeFrom<E, F> Result(const F& error) : Result(E::From(error)) {}  // NOLINT: implicit
 
   bool ok() const { return !error_.has_value(); }
   explicit operator bool() const { return ok(); }
-  const Error& error() const {
+  const E& error() const {
     CACHALOT_CHECK(!ok());
     return *error_;
   }
@@ -94,7 +106,7 @@ class [[nodiscard]] Result<void> {
   void IgnoreError(std::string_view /*reason*/) const {}
 
  private:
-  std::optional<Error> error_;
+  std::optional<E> error_;
 };
 
 using Status = Result<void>;

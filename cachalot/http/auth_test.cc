@@ -9,7 +9,6 @@
 #include <fstream>
 
 #include "cachalot/http/cors.h"
-#include "cachalot/http/sse.h"
 
 namespace cachalot::http {
 namespace {
@@ -74,13 +73,6 @@ TEST(ApiKeys, MasksAllButTheEndOfLongKeys) {
   EXPECT_EQ(MaskKey("sk-1234567890abcd"), "****abcd");
   EXPECT_EQ(MaskKey("short"), "****");
   EXPECT_EQ(PresentedKey(With({{"x-api-key", "b"}, {"Authorization", "Bearer a"}})), "a");
-}
-
-TEST(Sse, FramesEventsAndSplitsLines) {
-  EXPECT_EQ(SseData("{}"), "data: {}\n\n");
-  EXPECT_EQ(SseFrame("ping", ""), "event: ping\ndata: \n\n");
-  EXPECT_EQ(SseData("a\nb\r\nc\rd"), "data: a\ndata: b\ndata: c\ndata: d\n\n");
-  EXPECT_EQ(SseData("a\n"), "data: a\ndata: \n\n");
 }
 
 TEST(Cors, IsOffWithoutOrigins) {

@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <thread>
 
-#include "cachalot/http/sse.h"
 #include "cachalot/http/test_server.h"
 
 namespace cachalot::http {
@@ -30,7 +29,7 @@ Open OpenStream(TestServer* test, std::string keep_alive = {}, int receive_buffe
   Open open{Client(test->port(), nullptr, receive_buffer_bytes), nullptr};
   open.client.Send(Get("/stream"));
   if (const auto exchange = test->Next()) {
-    open.stream = exchange->BeginStream({.content_type = std::string(kSseContentType)},
+    open.stream = exchange->BeginStream({.content_type = "text/event-stream; charset=utf-8"},
                                         std::move(keep_alive));
   }
   return open;
@@ -56,7 +55,7 @@ TEST(Stream, SendsChunksAsTheyComeAndKeepsTheConnection) {
   const std::string head = open.client.ReadUntil("\r\n\r\n");
   EXPECT_NE(head.find("Content-Type: text/event-stream; charset=utf-8\r\n"), std::string::npos);
   for (int i = 0; i < 3; ++i) {
-    ASSERT_TRUE(open.stream->Send(SseData(std::to_string(i))));
+    ASSERT_TRUE(open.stream->Send("data: " + std::to_string(i) + "\n\n"));
     EXPECT_EQ(open.client.ReadChunk(), "data: " + std::to_string(i) + "\n\n");
   }
   open.stream->Close();
@@ -222,7 +221,7 @@ TEST(Stream, ForgetsTheCallbackWhenAnswered) {
 
 TEST(Stream, SendsKeepAlivesOnlyWhileSilent) {
   TestServer test({.keep_alive_interval = milliseconds(20)});
-  Open open = OpenStream(&test, std::string(kSseKeepAlive));
+  Open open = OpenStream(&test, ": keep-alive\n\n");
   ASSERT_TRUE(open.stream);
   open.client.ReadUntil("\r\n\r\n");
   for (int i = 0; i < 3; ++i) EXPECT_EQ(open.client.ReadChunk(), ": keep-alive\n\n");

@@ -6,7 +6,6 @@
 #include <random>
 #include <utility>
 
-#include "cachalot/http/sse.h"
 #include "cachalot/serve/answer_text.h"
 
 namespace cachalot::serve {
@@ -226,7 +225,7 @@ api::ApiStatus Generation::Start() {
   // The connection keeps the generation alive: without it nobody wants the answer.
   exchange_->OnDisconnect([self = shared_from_this()] { self->CancelAll(); });
   if (request_.stream) {
-    http::Response head{.status = 200, .content_type = std::string(http::kSseContentType)};
+    http::Response head{.status = 200, .content_type = std::string(api::kStreamContentType)};
     head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
     stream_ =
         exchange_->BeginStream(std::move(head), std::string(api::KeepAliveBytes(request_.surface)));
@@ -280,7 +279,7 @@ void Generation::Fail(const Error& error) {
   if (finished_) return;
   for (const auto& choice : choices_) choice->Retire();
   CancelAll();
-  const api::ApiError failure = api::FromError(error);
+  const api::ApiError failure = api::ApiError::From(error);
   if (stream_ != nullptr) {
     Write(writer_->Fail(failure));
     Flush();

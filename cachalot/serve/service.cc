@@ -38,6 +38,13 @@ api::ApiResult<Json> ParseBody(const ExchangePtr& exchange) {
   return *json;
 }
 
+// Texts are worth keeping as long as the KV state they lead to: a small share of its memory, since
+// a token's text and id are a hundredth of its state; at most what is searched in a millisecond.
+size_t TextBytes(const engine::Engine& engine, uint64_t share) {
+  constexpr uint64_t kMost = uint64_t{64} << 20;
+  return std::min(engine.stats().kv_memory_bytes / share, kMost);
+}
+
 }  // namespace
 
 std::string_view CanonicalPath(std::string_view target) {
@@ -54,8 +61,8 @@ Service::Service(ServedModel model, std::unique_ptr<engine::Engine> engine, Serv
     : model_(std::move(model)),
       options_(std::move(options)),
       metrics_(model_),
-      transcripts_(model_.tokenizer, options_.transcript_bytes),
-      call_texts_(options_.call_text_bytes),
+      transcripts_(model_.tokenizer, TextBytes(*engine, 16)),
+      call_texts_(TextBytes(*engine, 64)),
       constraints_(model_),
       loop_(std::move(engine)),
       context_{.model = model_,
@@ -247,7 +254,7 @@ void Service::ApplyTemplate(const ExchangePtr& exchange) {
   const auto text =
       chat::EncodePrompt(request->conversation, api::EncodeOptionsOf(*request, model_.format));
   if (!text.ok()) {
-    return ReplyError(exchange, api::Surface::kChat, api::FromError(text.error()));
+    return ReplyError(exchange, api::Surface::kChat, api::ApiError::From(text.error()));
   }
   Reply(exchange, 200, Dump({{"prompt", *text}}));
 }

@@ -25,10 +25,8 @@ namespace cachalot::serve {
 
 struct ServiceOptions {
   http::ApiKeys keys;
-  bool share_cache = false;                    // prefixes are shared between keys and users
-  uint32_t max_requests = 272;                 // running and waiting; beyond: 429
-  size_t transcript_bytes = size_t{64} << 20;  // of answers' texts and ids
-  size_t call_text_bytes = size_t{16} << 20;   // of answers' calls
+  bool share_cache = false;     // prefixes are shared between keys and users
+  uint32_t max_requests = 272;  // running and waiting; beyond: 429
   bool log_prompts = false;
   std::function<void(std::string_view line)> log;  // one line a request; may be empty
 };
