@@ -94,6 +94,7 @@ struct Engine::Impl {
 
   size_t MaxTokens(const Request& request) const;  // prompt and answer
   uint64_t KvBytes(size_t num_tokens) const;
+  void EndCancelled();
   void Admit();
   Status Start(Task& task);
   void Reserve(int64_t bytes);
@@ -246,6 +247,7 @@ Result<std::span<const Event>> Engine::Step() {
   impl_->events.clear();
   impl_->finished.clear();
   CACHALOT_RETURN_IF_ERROR(impl_->CheckFiles());
+  impl_->EndCancelled();
   impl_->Admit();
   impl_->PlanStep();
   if (!impl_->parts.empty()) CACHALOT_RETURN_IF_ERROR(impl_->RunStep());
@@ -298,13 +300,20 @@ uint64_t Engine::Impl::KvBytes(size_t num_tokens) const {
   return num_blocks * spec.block_bytes() + spec.state_bytes();
 }
 
-// Moves waiting requests to free places while their memory lasts; none overtakes another of its
-// priority. Cancelled ones end wherever they stand; one for which there is no memory ends alone.
-void Engine::Impl::Admit() {
-  for (const auto& task : waiting) {
+// Before others are admitted: these may take their places, and go on from what they have read.
+void Engine::Impl::EndCancelled() {
+  const auto end = [this](const auto& task) {
     if (task->cancelled) Finish(*task, FinishReason::kCancelled);
-  }
+  };
+  std::ranges::for_each(waiting, end);
+  std::ranges::for_each(running, end);
   std::erase_if(waiting, [](const auto& task) { return task->cancelled; });
+  RemoveFinished();
+}
+
+// Moves waiting requests to free places while their memory lasts; none overtakes another of its
+// priority. One for which there is no memory ends alone.
+void Engine::Impl::Admit() {
   while (!waiting.empty() && running.size() < options.max_sequences) {
     if (stats.kv_reserved_bytes + waiting.front()->kv_bytes > options.kv_memory_bytes) break;
     std::unique_ptr<Task> task = std::move(waiting.front());
@@ -339,24 +348,19 @@ void Engine::Impl::Reserve(int64_t bytes) {
 void Engine::Impl::PlanStep() {
   parts.clear();
   for (const auto& task : running) {
-    if (task->cancelled) {
-      Finish(*task, FinishReason::kCancelled);
-    } else if (task->decoding()) {
-      parts.push_back({task.get(), 1});
-    }
+    if (task->decoding()) parts.push_back({task.get(), 1});
   }
   PlanPrompts(static_cast<uint32_t>(parts.size()));
 }
 
 // An even share for each prompt; what a short one leaves goes to those after it.
 void Engine::Impl::PlanPrompts(uint32_t decodes) {
-  const auto reading = [](const Task& task) { return !task.cancelled && !task.decoding(); };
   auto prompts = static_cast<uint32_t>(
-      std::ranges::count_if(running, [&](const auto& task) { return reading(*task); }));
+      std::ranges::count_if(running, [](const auto& task) { return !task->decoding(); }));
   if (prompts == 0 || decodes >= options.prefill_chunk) return;
   uint32_t left = budget.PromptTokens(decodes, options.prefill_chunk - decodes);
   for (const auto& task : running) {
-    if (!reading(*task) || left == 0) continue;
+    if (task->decoding() || left == 0) continue;
     const uint32_t count = PromptPart(*task, (left + prompts - 1) / prompts);
     parts.push_back({task.get(), count});
     left -= count;

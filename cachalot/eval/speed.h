@@ -25,7 +25,7 @@ struct SpeedOptions {
 };
 
 struct Speed {
-  kernels::MachineLimits limits;
+  kernels::MachineLimits limits;    // the best of before and after
   model::TokenCost cost;            // at the end of the prompt
   double prefill_tokens_per_s = 0;  // median
   double decode_tokens_per_s = 0;   // from the median step

@@ -208,4 +208,11 @@ MachineLimits MeasureMachineLimits(const Context& ctx, size_t buffer_bytes) {
   return limits;
 }
 
+MachineLimits Best(const MachineLimits& a, const MachineLimits& b) {
+  return {.read_bytes_per_s = std::max(a.read_bytes_per_s, b.read_bytes_per_s),
+          .f32_flop_per_s = std::max(a.f32_flop_per_s, b.f32_flop_per_s),
+          .bf16_flop_per_s = std::max(a.bf16_flop_per_s, b.bf16_flop_per_s),
+          .int8_op_per_s = std::max(a.int8_op_per_s, b.int8_op_per_s)};
+}
+
 }  // namespace cachalot::kernels

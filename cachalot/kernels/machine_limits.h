@@ -19,4 +19,7 @@ struct MachineLimits {
 // `buffer_bytes` is allocated, filled and freed; 1 GiB is past every cache.
 MachineLimits MeasureMachineLimits(const Context& ctx, size_t buffer_bytes = size_t{1} << 30);
 
+// The larger of each.
+MachineLimits Best(const MachineLimits& a, const MachineLimits& b);
+
 }  // namespace cachalot::kernels

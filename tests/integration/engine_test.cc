@@ -139,6 +139,23 @@ TEST(EngineTest, GoingOnFromARememberedPrefixEqualsAFreshPrompt) {
   EXPECT_EQ(engine->Step()->front().reused, 0u);
 }
 
+TEST(EngineTest, ACancelledRequestIsRememberedBeforeOthersAreAdmitted) {
+  const auto engine = MakeEngine(Mini(), {.max_sequences = 1});
+  Request request = Greedy(Ids(150, 42), 100);
+  request.cache = kvcache::CacheScope{1};
+  const RequestId id = *engine->Submit(request);
+  Ids longer = request.prompt;
+  for (int i = 0; i < 10; ++i) longer.push_back(*engine->Step()->front().token);
+  engine->Cancel(id);
+  request.prompt = longer;
+  ASSERT_TRUE(engine->Submit(request).ok());
+  const auto events = engine->Step();
+  ASSERT_EQ(events->size(), 2u) << "its place is free at once";
+  EXPECT_EQ((*events)[0].finish, FinishReason::kCancelled);
+  EXPECT_EQ((*events)[1].reused, longer.size() - 1)
+      << "all but the last sampled token, which was never fed";
+}
+
 TEST(EngineTest, LongPromptsAreRememberedOnTheWay) {
   const auto engine = MakeEngine(Mini(), {.max_context = 1024, .checkpoint_interval = 256});
   uint32_t reused = 0;
