@@ -51,8 +51,9 @@ class ChatReply final : public OpenAiReply {
         thinking_ ? "{\"role\":\"assistant\",\"content\":null,\"reasoning_content\":\"\"}"
                   : "{\"role\":\"assistant\",\"content\":\"\"}";
     std::string out;
-    for (uint32_t i = 0; i < choices_.size(); ++i)
+    for (uint32_t i = 0; i < choices_.size(); ++i) {
       out += Chunk(ChoiceJson(i, delta, "null", "null"));
+    }
     return out;
   }
 

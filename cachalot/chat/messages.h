@@ -40,9 +40,9 @@ struct Message {
   std::vector<ContentBlock> blocks;  // user only
   std::string reasoning_content;     // assistant only
   std::vector<ToolCall> tool_calls;  // assistant only
-  std::string calls_text;        // as the model wrote tool_calls, to be rendered as it is; or ""
-  std::string tool_call_id;      // tool only; may be empty
-  std::vector<JsonValue> tools;  // the `function` objects, as the client wrote them
+  std::string calls_text;            // assistant only: tool_calls as the model wrote them, or ""
+  std::string tool_call_id;          // tool only; may be empty
+  std::vector<JsonValue> tools;      // the `function` objects, as the client wrote them
   std::optional<JsonValue> response_format;
   Task task = Task::kNone;
   bool wo_eos = false;  // assistant: do not end the turn (prefix completion)

@@ -98,7 +98,7 @@ class Engine {
   // Runs one forward step over all running sequences (every decode, and of the prompts what the
   // budget allows, shared evenly) and samples. The events stay valid until the next call.
   // What concerns one request is an event; an error concerns the step (a file of the weights
-  // changed): nothing was fed, all requests are still there.
+  // changed): nothing was fed, all requests but the cancelled are still there.
   Result<std::span<const Event>> Step();
 
   const model::Weights& weights() const;

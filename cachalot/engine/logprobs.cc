@@ -6,6 +6,7 @@
 #include <numeric>
 
 namespace cachalot::engine {
+
 TokenLogprobs LogprobsOf(std::span<const float> logits, uint32_t token, uint32_t num_top) {
   const double largest = *std::ranges::max_element(logits);
   double sum = 0.0;

@@ -75,6 +75,7 @@ AnswerEnd AnswerText::End(engine::FinishReason reason) const {
 }
 
 std::string AnswerText::CallsText() const {
+  if (calls_.empty() || calls_.size() != num_calls_) return {};
   const std::string opener = StrCat("<", chat::kDsml, chat::TagsOf(model_.format).block, ">");
   const std::string closer = BlockCloser();
   std::string_view answer = bytes_;
@@ -85,7 +86,7 @@ std::string AnswerText::CallsText() const {
   }
   if (!answer.starts_with(content_)) return {};
   std::string text = StrCat(open_block_, answer.substr(content_.size()));
-  if (calls_.size() != num_calls_ || text.find(opener) == text.npos) return {};
+  if (text.find(opener) == text.npos) return {};
   const size_t end = text.rfind(closer);
   // One call was asked for, and the answer ended with it.
   if (end == text.npos) return StrCat(text, "\n", closer, ">");

@@ -112,7 +112,7 @@ void EngineLoop::Step() {
       Fail(*client, *event.error);
     } else {
       client->OnEvent(event);
-      if (event.finish) Ended();
+      if (event.finish) RequestEnded();
     }
   }
 }
@@ -127,10 +127,10 @@ void EngineLoop::FailAll(const Error& error) {
 
 void EngineLoop::Fail(EngineClient& client, const Error& error) {
   client.OnFailure(error);
-  Ended();
+  RequestEnded();
 }
 
-void EngineLoop::Ended() {
+void EngineLoop::RequestEnded() {
   // Under the lock, so that WaitIdle cannot miss it between its look and its sleep.
   const std::lock_guard lock(mutex_);
   if (--pending_ == 0) idle_.notify_all();

@@ -58,7 +58,7 @@ class EngineLoop {
   void Step();
   void FailAll(const Error& error);
   void Fail(EngineClient& client, const Error& error);
-  void Ended();
+  void RequestEnded();
 
   std::unique_ptr<engine::Engine> engine_;
   std::map<engine::RequestId, std::shared_ptr<EngineClient>> clients_;  // the loop's thread only
