@@ -237,8 +237,8 @@ def run_soak(binary, arguments):
         assert server.wait_for("cachalot_requests_waiting", 0), "a request is stuck"
         assert server.wait_for("cachalot_kv_reserved_bytes", 0), "KV memory was not returned"
         growth = server.resident_bytes() / warm - 1
-        # A short run still warms the allocator's arenas: its bound only catches real leaks.
-        bound = 0.02 if seconds >= 600 else 0.10
+        # Two looks at a short run differ by up to 2.2 % either way (docs/benchmarks.md).
+        bound = 0.02 if seconds >= 600 else 0.05
         print(f"soak of {seconds:.0f} s: {dict(sorted(soak.counts.items()))}; resident memory "
               f"{warm / 2**20:.0f} MiB, then {growth * 100:+.1f} % (bound: {bound * 100:.0f} %)")
         assert growth <= bound, "memory grows"
