@@ -61,7 +61,7 @@ TextAutomaton Without(std::string_view word) {
   for (size_t at = 0; at < word.size();) {
     const tokenizer::Utf8Step step = tokenizer::NextUtf8(word, at);
     letters.push_back(step.code_point);
-    at += step.length;
+    at += step.size;
   }
   // State i: the last i characters are the word's first. A mismatch leads to 1 or 0.
   TextAutomaton out;
