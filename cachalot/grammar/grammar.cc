@@ -52,7 +52,7 @@ bool IsString(const Json& schema) {
 // One tool's call: <D invoke name="N">\n, parameters in the order declared, </D invoke>\n.
 class CallWriter {
  public:
-  CallWriter(Nfa& nfa, const ToolGrammar& tools) : nfa_(nfa), tools_(tools) {}
+  CallWriter(Nfa& nfa, const ToolGrammar& tools) : nfa_(nfa), texts_(nfa), tools_(tools) {}
 
   Result<Piece> Call(const ToolGrammar::Tool& tool) {
     CACHALOT_RETURN_IF_ERROR(CheckName(tool.name, "tool"));
@@ -86,6 +86,15 @@ class CallWriter {
     const bool free_text =
         IsString(schema) && !schema.contains("enum") && !schema.contains("const");
     if (free_text) {
+      CACHALOT_TRY(const auto condition,
+                   SchemaCompiler::StringCondition(schema, PathOf(tool, name)));
+      if (condition) {
+        // The value is written as it is, so it must not close its own tag.
+        CACHALOT_TRY(const TextAutomaton texts, Intersect(*condition, Without(closer)));
+        if (texts.empty()) return Error{ErrorCode::kInvalidArgument, "no text can be so"};
+        return nfa_.Sequence(
+            {opener(true), texts_.Plain(texts), nfa_.Literal(closer), nfa_.Literal("\n")});
+      }
       return nfa_.Sequence({opener(true), TextUntil(nfa_, closer), nfa_.Literal("\n")});
     }
     if (IsString(schema) && schema.contains("enum") && schema["enum"].is_array()) {
@@ -99,12 +108,16 @@ class CallWriter {
       }
     }
     SchemaCompiler compiler(nfa_, root, StrCat("tools.", tool));
-    CACHALOT_TRY(const Piece value,
-                 compiler.Schema(schema, StrCat("tools.", tool, ".properties.", name)));
+    CACHALOT_TRY(const Piece value, compiler.Schema(schema, PathOf(tool, name)));
     return nfa_.Sequence({opener(false), value, nfa_.Literal(closer), nfa_.Literal("\n")});
   }
 
+  static std::string PathOf(std::string_view tool, std::string_view parameter) {
+    return StrCat("tools.", tool, ".properties.", parameter);
+  }
+
   Nfa& nfa_;
+  TextWriter texts_;
   const ToolGrammar& tools_;
 };
 

@@ -108,51 +108,10 @@ Piece JsonPieces::Number(bool negative) {
   return negative ? nfa_.Sequence({nfa_.Optional(nfa_.Literal("-")), number}) : number;
 }
 
-// Digits of the same length from `low` to `high`: below a common first digit both bounds count,
-// at the edges one, in between none.
-Piece JsonPieces::Between(std::string_view low, std::string_view high) {
-  if (low.empty()) return nfa_.Empty();
-  const auto rest = static_cast<uint32_t>(low.size() - 1);
-  const std::string zeros(rest, '0');
-  const std::string nines(rest, '9');
-  // Also what keeps this small: two edges would else double at every digit.
-  if (low == "0" + zeros && high == "9" + nines) return Digits(rest + 1, rest + 1);
-  const auto with = [&](char digit, Piece after) {
-    return nfa_.Sequence({nfa_.Literal({&digit, 1}), after});
-  };
-  if (low[0] == high[0]) return with(low[0], Between(low.substr(1), high.substr(1)));
-  std::vector<Piece> options = {with(low[0], Between(low.substr(1), nines)),
-                                with(high[0], Between(zeros, high.substr(1)))};
-  if (high[0] - low[0] > 1) {
-    options.push_back(nfa_.Sequence(
-        {nfa_.Range(static_cast<uint8_t>(low[0] + 1), static_cast<uint8_t>(high[0] - 1)),
-         Digits(rest, rest)}));
-  }
-  return nfa_.Choice(options);
-}
-
-Piece JsonPieces::Integer(std::optional<int64_t> low, std::optional<int64_t> high) {
-  // 16 digits are exact in a double.
-  constexpr int64_t kLargest = 9'999'999'999'999'999;
-  const int64_t from = std::max(low.value_or(-kLargest), -kLargest);
-  const int64_t to = std::min(high.value_or(kLargest), kLargest);
-  std::vector<Piece> options;
-  // Magnitudes from a to b, both >= 0, length by length.
-  const auto add = [&](int64_t a, int64_t b, bool minus) {
-    for (int64_t begin = a; begin <= b;) {
-      const std::string digits = std::to_string(begin);
-      int64_t last = 9;
-      while (std::to_string(last).size() < digits.size()) last = last * 10 + 9;
-      last = std::min(last, b);
-      Piece piece = Between(digits, std::to_string(last));
-      if (minus) piece = nfa_.Sequence({nfa_.Literal("-"), piece});
-      options.push_back(piece);
-      begin = last + 1;
-    }
-  };
-  if (from < 0) add(std::max<int64_t>(1, to < 0 ? -to : 1), -from, true);
-  if (to >= 0) add(std::max<int64_t>(0, from), to, false);
-  return nfa_.Choice(options);
+Piece JsonPieces::Integer() {
+  const Piece digits = nfa_.Sequence({nfa_.Range('1', '9'), Digits(0, kMaxDigits - 1)});
+  return nfa_.Choice(
+      {nfa_.Literal("0"), nfa_.Sequence({nfa_.Optional(nfa_.Literal("-")), digits})});
 }
 
 Piece JsonPieces::Boolean() { return nfa_.Choice({nfa_.Literal("true"), nfa_.Literal("false")}); }
@@ -162,36 +121,41 @@ Piece JsonPieces::Value() {
   if (!value_) {
     value_ = nfa_.DeclareRule();
     const auto any = [this] { return Value(); };
-    nfa_.DefineRule(*value_, nfa_.Choice({Map(any), Array(any, 0, {}), String(0, {}), Number(true),
-                                          Boolean(), Null()}));
+    nfa_.DefineRule(*value_, nfa_.Choice({Object(), Array({}, any, 0, {}), String(0, {}),
+                                          Number(true), Boolean(), Null()}));
   }
   return nfa_.CallRule(*value_);
 }
 
 Piece JsonPieces::Object() {
-  return Map([this] { return Value(); });
+  return Map([this] { return String(0, {}); }, [this] { return Value(); });
 }
 
 Piece JsonPieces::Member(const Piece& key, const Piece& value) {
   return nfa_.Sequence({key, nfa_.Literal(":"), Space(), value});
 }
 
-Piece JsonPieces::Map(const std::function<Piece()>& value) {
-  const auto member = [&] { return Member(String(0, {}), value()); };
+Piece JsonPieces::Map(const std::function<Piece()>& key, const std::function<Piece()>& value) {
+  const auto member = [&] { return Member(key(), value()); };
   const Piece more = nfa_.Star(nfa_.Sequence({nfa_.Literal(","), Space(), member()}));
   const Piece members = nfa_.Optional(nfa_.Sequence({Space(), member(), more}));
   return nfa_.Sequence({nfa_.Literal("{"), members, Space(), nfa_.Literal("}")});
 }
 
-Piece JsonPieces::Array(const std::function<Piece()>& item, uint32_t least,
-                        std::optional<uint32_t> most) {
+Piece JsonPieces::Array(const std::vector<Piece>& first, const std::function<Piece()>& item,
+                        uint32_t least, std::optional<uint32_t> most) {
+  const auto none = static_cast<uint32_t>(first.size());
   if (most && *most == 0) return nfa_.Sequence({nfa_.Literal("["), Space(), nfa_.Literal("]")});
   const auto next = [&] { return nfa_.Sequence({nfa_.Literal(","), Space(), item()}); };
-  std::vector<Piece> parts = {Space(), item()};
-  for (uint32_t i = 1; i < least; ++i) parts.push_back(next());
+  std::vector<Piece> parts = {Space(), first.empty() ? item() : first[0]};
+  for (size_t i = 1; i < first.size(); ++i) {
+    parts.push_back(nfa_.Sequence({nfa_.Literal(","), Space(), first[i]}));
+  }
+  const uint32_t written = std::max(none, 1u);
+  for (uint32_t i = written; i < least; ++i) parts.push_back(next());
   if (most) {
     Piece rest = nfa_.Empty();
-    for (uint32_t i = std::max(least, 1u); i < *most; ++i) {
+    for (uint32_t i = std::max(least, written); i < *most; ++i) {
       rest = nfa_.Optional(nfa_.Sequence({next(), rest}));
     }
     parts.push_back(rest);
@@ -199,7 +163,7 @@ Piece JsonPieces::Array(const std::function<Piece()>& item, uint32_t least,
     parts.push_back(nfa_.Star(next()));
   }
   Piece items = nfa_.Sequence(parts);
-  if (least == 0) items = nfa_.Optional(items);
+  if (least == 0 && first.empty()) items = nfa_.Optional(items);
   return nfa_.Sequence({nfa_.Literal("["), items, Space(), nfa_.Literal("]")});
 }
 

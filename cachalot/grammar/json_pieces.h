@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <string_view>
+#include <vector>
 
 #include "cachalot/grammar/nfa.h"
 
@@ -22,23 +22,23 @@ class JsonPieces {
   Piece Character();
   // With the quotes; `most`: no bound without.
   Piece String(uint32_t least, std::optional<uint32_t> most);
-  Piece Integer(std::optional<int64_t> low, std::optional<int64_t> high);
+  Piece Integer();              // up to 17 digits, no -0
   Piece Number(bool negative);  // up to 17 digits before and after the point
   Piece Boolean();
   Piece Null();
   Piece Value();   // anything
   Piece Object();  // any object
-  // [ items ] with `least` to `most` items.
-  Piece Array(const std::function<Piece()>& item, uint32_t least, std::optional<uint32_t> most);
-  // { "key": value, ... } with any keys.
-  Piece Map(const std::function<Piece()>& value);
+  // [ first.., items ] with `least` to `most` of both together. Pre: most >= first.size().
+  Piece Array(const std::vector<Piece>& first, const std::function<Piece()>& item, uint32_t least,
+              std::optional<uint32_t> most);
+  // { key: value, ... }
+  Piece Map(const std::function<Piece()>& key, const std::function<Piece()>& value);
   Piece Member(const Piece& key, const Piece& value);  // key : value
 
  private:
   Piece Utf8();
   Piece Digits(uint32_t least, uint32_t most);
   Piece CharacterRule();
-  Piece Between(std::string_view low, std::string_view high);
 
   Nfa& nfa_;
   std::optional<uint32_t> space_, character_, value_;

@@ -37,7 +37,8 @@ class Builder {
  public:
   // From `begin` to the state it returns. No state that was returned has edges yet.
   Result<uint32_t> Build(const RegexNode& node, uint32_t begin) {
-    if (graph_.nodes.size() > TextAutomaton::kMaxStates) {
+    // Calls are counted too: a repetition of nothing adds no states.
+    if (graph_.nodes.size() > TextAutomaton::kMaxStates || ++num_calls_ > kMaxCalls) {
       return Error{ErrorCode::kUnsupported, "the expression is too large"};
     }
     switch (node.kind) {
@@ -74,6 +75,8 @@ class Builder {
   Graph graph_;
 
  private:
+  static constexpr size_t kMaxCalls = 1'000'000;
+
   uint32_t Link(uint32_t from, Graph::When when = Graph::When::kAlways) {
     const uint32_t to = graph_.Add();
     graph_.nodes[from].empty.push_back({to, when});
@@ -100,6 +103,8 @@ class Builder {
     for (const uint32_t from : leave) graph_.nodes[from].empty.push_back({end});
     return end;
   }
+
+  size_t num_calls_ = 0;
 };
 
 // States reached without reading, in the order found.
@@ -177,11 +182,8 @@ Result<TextAutomaton> CompileRegex(std::string_view pattern) {
   CACHALOT_TRY(const RegexNode tree, ParseRegex(pattern));
   // Any text, the match, any text.
   const RegexNode any{.kind = Kind::kSet, .set = CharSet::All(), .parts = {}};
-  RegexNode anything{.kind = Kind::kRepeat,
-                     .set = {},
-                     .parts = {any},
-                     .least = 0,
-                     .most = RegexNode::kUnbounded};
+  RegexNode anything{
+      .kind = Kind::kRepeat, .set = {}, .parts = {any}, .least = 0, .most = RegexNode::kUnbounded};
   RegexNode whole{.kind = Kind::kSequence, .set = {}, .parts = {anything, tree, anything}};
   Builder builder;
   const uint32_t begin = builder.graph_.Add();

@@ -3,6 +3,7 @@
 // alone]
 #include "cachalot/grammar/regex_parser.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -162,8 +163,7 @@ class Parser {
     Take("?");  // as few as possible: the same texts
     if (Sees("*") || Sees("+") || Sees("?")) return Bad("repeats a repetition");
     if (atom.kind == Kind::kBegin || atom.kind == Kind::kEnd) return Bad("repeats an anchor");
-    RegexNode repeat{
-        .kind = Kind::kRepeat, .set = {}, .parts = {}, .least = least, .most = most};
+    RegexNode repeat{.kind = Kind::kRepeat, .set = {}, .parts = {}, .least = least, .most = most};
     repeat.parts.push_back(std::move(atom));
     return repeat;
   }
@@ -286,7 +286,12 @@ class Parser {
       const auto single = [](const CharSet& s) {
         return s.ranges().size() == 1 && s.ranges()[0].low == s.ranges()[0].high;
       };
-      if (!single(low) || !single(high)) return Bad("has a range whose end is a class");
+      if (!single(low) || !single(high)) {  // [\w-.]: three parts
+        set.Add(low);
+        set.Add('-', '-');
+        set.Add(high);
+        continue;
+      }
       if (low.ranges()[0].low > high.ranges()[0].low) return Bad("has a range that runs backwards");
       set.Add(low.ranges()[0].low, high.ranges()[0].low);
     }

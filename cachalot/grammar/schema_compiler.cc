@@ -2,12 +2,16 @@
 #include "cachalot/grammar/schema_compiler.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "cachalot/base/strings.h"
+#include "cachalot/grammar/formats.h"
+#include "cachalot/grammar/number_automaton.h"
+#include "cachalot/grammar/regex.h"
 
 namespace cachalot::grammar {
 namespace {
@@ -23,25 +27,23 @@ constexpr std::string_view kWhole[] = {"$ref", "const", "enum", "anyOf", "oneOf"
 // Assertions of JSON Schema 2020-12 (and of drafts before it) that this compiler enforces, some
 // for some types only. Keywords of no standard are annotations.
 constexpr std::string_view kEnforced[] = {
-    "type",    "properties",       "required",        "additionalProperties",
-    "items",   "minItems",         "maxItems",        "pattern",
-    "format",  "minLength",        "maxLength",       "minimum",
-    "maximum", "exclusiveMinimum", "exclusiveMaximum"};
+    "type",        "properties",       "required",         "additionalProperties",
+    "items",       "minItems",         "maxItems",         "pattern",
+    "format",      "minLength",        "maxLength",        "minimum",
+    "maximum",     "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
+    "prefixItems", "propertyNames"};
 // Those it does not. Ignoring one would make "guaranteed" a lie.
 constexpr std::string_view kUnenforced[] = {"not",
                                             "if",
                                             "then",
                                             "else",
-                                            "multipleOf",
                                             "uniqueItems",
-                                            "prefixItems",
                                             "additionalItems",
                                             "contains",
                                             "minContains",
                                             "maxContains",
                                             "unevaluatedItems",
                                             "minProperties",
-                                            "propertyNames",
                                             "maxProperties",
                                             "patternProperties",
                                             "dependencies",
@@ -116,16 +118,30 @@ Result<std::optional<uint64_t>> Count(const Json& schema, const char* key,
   return std::optional(field->get<uint64_t>());
 }
 
-Result<std::optional<int64_t>> Bound(const Json& schema, const char* key, const std::string& path) {
+Result<std::optional<Decimal>> Number(const Json& schema, const char* key,
+                                      const std::string& path) {
   const auto field = schema.find(key);
-  if (field == schema.end()) return std::optional<int64_t>();
-  if (!field->is_number() || std::abs(field->get<double>()) > 9e15) {
-    return Bad(StrCat(path, ".", key), "expected a number of at most 15 digits");
-  }
-  const double value = field->get<double>();
-  const std::string_view name = key;
-  const bool lower = name.starts_with("min") || name.starts_with("exclusiveMin");
-  return std::optional(static_cast<int64_t>(lower ? std::ceil(value) : std::floor(value)));
+  if (field == schema.end()) return std::optional<Decimal>();
+  const std::optional<Decimal> number = ToDecimal(*field);
+  if (!number) return Bad(StrCat(path, ".", key), "expected a number of at most 40 digits");
+  return number;
+}
+
+// -1, 0, 1
+int Compare(const Decimal& a, const Decimal& b) {
+  if (a.negative != b.negative) return a.negative ? -1 : 1;
+  int order = a.whole.size() < b.whole.size() ? -1 : a.whole.size() > b.whole.size() ? 1 : 0;
+  if (order == 0) order = a.whole.compare(b.whole);
+  if (order == 0) order = a.fraction.compare(b.fraction);
+  return (order > 0 ? 1 : order < 0 ? -1 : 0) * (a.negative ? -1 : 1);
+}
+
+// The stricter one of a closed and an open bound: `sign` 1 for those below, -1 for those above.
+void Tighten(const std::optional<Decimal>& bound, int sign, std::optional<Decimal>& out,
+             bool& open) {
+  if (!bound || (out && Compare(*bound, *out) * sign < 0)) return;
+  out = bound;
+  open = true;
 }
 
 }  // namespace
@@ -186,6 +202,33 @@ Result<Piece> SchemaCompiler::Schema(const Json& schema, const std::string& path
   return json_.Value();
 }
 
+namespace {
+
+// "~1" is '/', "~0" '~'. [RFC 6901, section 4]
+std::string PointerKey(std::string_view text) {
+  std::string key;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool escape = text[i] == '~' && i + 1 < text.size();
+    if (escape) ++i;
+    key += escape ? (text[i] == '1' ? '/' : '~') : text[i];
+  }
+  return key;
+}
+
+const Json* Child(const Json& json, const std::string& key) {
+  if (json.is_object()) {
+    const auto found = json.find(key);
+    return found == json.end() ? nullptr : &*found;
+  }
+  size_t index = 0;
+  const auto parsed = std::from_chars(key.data(), key.data() + key.size(), index);
+  const bool valid = json.is_array() && parsed.ec == std::errc() &&
+                     parsed.ptr == key.data() + key.size() && index < json.size();
+  return valid ? &json[index] : nullptr;
+}
+
+}  // namespace
+
 // A rule a pointer, so that schemas may refer to themselves.
 Result<Piece> SchemaCompiler::Reference(const std::string& pointer, const std::string& path) {
   if (pointer.empty() || pointer[0] != '#') {
@@ -198,11 +241,11 @@ Result<Piece> SchemaCompiler::Reference(const std::string& pointer, const std::s
   size_t at = 1;
   while (at < pointer.size()) {
     const size_t end = std::min(pointer.find('/', at + 1), pointer.size());
-    const std::string key = pointer.substr(at + 1, end - at - 1);
-    if (pointer[at] != '/' || !target->is_object() || !target->contains(key)) {
+    const std::string key = PointerKey(std::string_view(pointer).substr(at + 1, end - at - 1));
+    target = pointer[at] == '/' ? Child(*target, key) : nullptr;
+    if (target == nullptr) {
       return Bad(StrCat(path, ".$ref"), StrCat("'", pointer, "' leads nowhere"));
     }
-    target = &(*target)[key];
     at = end;
   }
   const uint32_t rule = nfa_.DeclareRule();
@@ -248,15 +291,10 @@ Result<Piece> SchemaCompiler::OfObject(const Json& schema, const std::string& pa
     if (schema.contains("required") && !schema["required"].empty()) {
       return Unsupported(path, "required", "only supported for declared properties");
     }
-    const auto more = schema.find("additionalProperties");
-    if (more == schema.end() || (more->is_boolean() && more->get<bool>())) return json_.Object();
-    if (more->is_boolean()) {
-      return nfa_.Sequence({nfa_.Literal("{"), json_.Space(), nfa_.Literal("}")});
-    }
-    CACHALOT_TRY(const Piece value, Schema(*more, StrCat(path, ".additionalProperties")));
-    const uint32_t rule = nfa_.DeclareRule();
-    nfa_.DefineRule(rule, value);
-    return json_.Map([&] { return nfa_.CallRule(rule); });
+    return OfMap(schema, path);
+  }
+  if (schema.contains("propertyNames")) {
+    return Unsupported(path, "propertyNames", "not supported beside properties");
   }
   if (!properties->is_object()) return Bad(StrCat(path, ".properties"), "expected an object");
   const auto required_field = schema.find("required");
@@ -301,61 +339,163 @@ Result<Piece> SchemaCompiler::OfObject(const Json& schema, const std::string& pa
       {nfa_.Literal("{"), json_.Space(), {begin, end}, json_.Space(), nfa_.Literal("}")});
 }
 
+// An object of any keys, or of those propertyNames allows.
+Result<Piece> SchemaCompiler::OfMap(const Json& schema, const std::string& path) {
+  const auto more = schema.find("additionalProperties");
+  if (more != schema.end() && more->is_boolean() && !more->get<bool>()) {
+    return nfa_.Sequence({nfa_.Literal("{"), json_.Space(), nfa_.Literal("}")});
+  }
+  const auto names = schema.find("propertyNames");
+  if (names == schema.end() && (more == schema.end() || more->is_boolean())) return json_.Object();
+  uint32_t key_rule = 0;
+  if (names != schema.end()) {
+    CACHALOT_TRY(const Piece key, NameSchema(*names, StrCat(path, ".propertyNames")));
+    key_rule = nfa_.DeclareRule();
+    nfa_.DefineRule(key_rule, key);
+  }
+  const uint32_t rule = nfa_.DeclareRule();
+  if (more == schema.end()) {
+    nfa_.DefineRule(rule, json_.Value());
+  } else {
+    CACHALOT_TRY(const Piece value, Schema(*more, StrCat(path, ".additionalProperties")));
+    nfa_.DefineRule(rule, value);
+  }
+  const auto key = [&] {
+    return names == schema.end() ? json_.String(0, {}) : nfa_.CallRule(key_rule);
+  };
+  return json_.Map(key, [&] { return nfa_.CallRule(rule); });
+}
+
+// Names are strings, whether the schema says so or not.
+Result<Piece> SchemaCompiler::NameSchema(const Json& schema, const std::string& path) {
+  if (!schema.is_object()) return Bad(path, "expected a schema of strings");
+  for (const char* key : {"enum", "const"}) {
+    const auto list = schema.find(key);
+    if (list == schema.end()) continue;
+    const Json values = list->is_array() ? *list : Json::array({*list});
+    const bool strings = std::ranges::all_of(values, [](const Json& v) { return v.is_string(); });
+    if (!strings || values.empty()) return Bad(path, "expected names, strings");
+    return Schema(schema, path);
+  }
+  for (const auto& [key, value] : schema.items()) {
+    const bool fits =
+        !IsOneOf(key, kWhole) && !IsOneOf(key, kUnenforced) && (key != "type" || value == "string");
+    if (!fits) return Unsupported(path, key, "not supported for names");
+  }
+  return OfString(schema, path);
+}
+
+// All of prefixItems are written, then items.
 Result<Piece> SchemaCompiler::OfArray(const Json& schema, const std::string& path) {
   CACHALOT_TRY(const auto least, Count(schema, "minItems", path));
-  CACHALOT_TRY(const auto most, Count(schema, "maxItems", path));
+  CACHALOT_TRY(auto most, Count(schema, "maxItems", path));
   if (least && most && *least > *most) return Bad(path, "minItems is above maxItems");
+  std::vector<Piece> first;
+  if (const auto list = schema.find("prefixItems"); list != schema.end()) {
+    if (!list->is_array()) return Bad(StrCat(path, ".prefixItems"), "expected schemas");
+    for (size_t i = 0; i < list->size() && (!most || i < *most); ++i) {
+      CACHALOT_TRY(const Piece item, Schema((*list)[i], StrCat(path, ".prefixItems[", i, "]")));
+      first.push_back(item);
+    }
+  }
   const auto items = schema.find("items");
   const uint32_t rule = nfa_.DeclareRule();
   if (items == schema.end()) {
     nfa_.DefineRule(rule, json_.Value());
+  } else if (items->is_boolean() && !items->get<bool>()) {
+    if (least.value_or(0) > first.size()) return Bad(path, "minItems is above what items allows");
+    most = first.size();
   } else {
     CACHALOT_TRY(const Piece item, Schema(*items, StrCat(path, ".items")));
     nfa_.DefineRule(rule, item);
   }
   std::optional<uint32_t> bound;
   if (most) bound = static_cast<uint32_t>(*most);
-  return json_.Array([&] { return nfa_.CallRule(rule); }, static_cast<uint32_t>(least.value_or(0)),
-                     bound);
+  return json_.Array(
+      first, [&] { return nfa_.CallRule(rule); }, static_cast<uint32_t>(least.value_or(0)), bound);
 }
 
 Result<Piece> SchemaCompiler::OfString(const Json& schema, const std::string& path) {
-  for (const char* key : {"pattern", "format"}) {
-    if (schema.contains(key)) {
-      return Unsupported(path, key, "not enforced by this server; leave it out");
-    }
+  CACHALOT_TRY(const auto condition, StringCondition(schema, path));
+  if (condition && (schema.contains("pattern") || schema.contains("format"))) {
+    return nfa_.Sequence({nfa_.Literal("\""), texts_.InJson(*condition), nfa_.Literal("\"")});
   }
   CACHALOT_TRY(const auto least, Count(schema, "minLength", path));
   CACHALOT_TRY(const auto most, Count(schema, "maxLength", path));
-  if (least && most && *least > *most) return Bad(path, "minLength is above maxLength");
   std::optional<uint32_t> bound;
   if (most) bound = static_cast<uint32_t>(*most);
   return json_.String(static_cast<uint32_t>(least.value_or(0)), bound);
 }
 
-Result<Piece> SchemaCompiler::OfNumber(bool integer, const Json& schema, const std::string& path) {
-  CACHALOT_TRY(auto low, Bound(schema, "minimum", path));
-  CACHALOT_TRY(auto high, Bound(schema, "maximum", path));
-  CACHALOT_TRY(const auto above, Bound(schema, "exclusiveMinimum", path));
-  CACHALOT_TRY(const auto below, Bound(schema, "exclusiveMaximum", path));
-  if (!integer) {
-    if (high || above || below || (low && schema["minimum"].get<double>() != 0)) {
-      return Error{ErrorCode::kUnsupported,
-                   StrCat(path,
-                          ": of the bounds of a number only minimum 0 is supported; "
-                          "integers may have any")};
+Result<std::optional<TextAutomaton>> SchemaCompiler::StringCondition(const Json& schema,
+                                                                     const std::string& path) {
+  std::optional<TextAutomaton> all;
+  const auto add = [&](const char* key, Result<TextAutomaton> one) -> Status {
+    const auto named = [&](const Error& error) {
+      return Error{error.code, StrCat(path, ".", key, ": ", error.message)};
+    };
+    if (!one.ok()) return named(one.error());
+    if (all) {
+      auto both = Intersect(*all, *one);
+      if (!both.ok()) return named(both.error());
+      one = std::move(both);
     }
-    return json_.Number(/*negative=*/!low);
-  }
-  const auto whole = [&](const char* key) {
-    return schema[key].get<double>() == std::floor(schema[key].get<double>());
+    if (one->empty()) return Bad(StrCat(path, ".", key), "no text can be so");
+    all = std::move(one).value();
+    return {};
   };
-  if (above) low = std::max(low.value_or(INT64_MIN), *above + (whole("exclusiveMinimum") ? 1 : 0));
-  if (below) {
-    high = std::min(high.value_or(INT64_MAX), *below - (whole("exclusiveMaximum") ? 1 : 0));
+  for (const char* key : {"pattern", "format"}) {
+    const auto field = schema.find(key);
+    if (field == schema.end()) continue;
+    if (!field->is_string()) return Bad(StrCat(path, ".", key), "expected a string");
+    const bool format = std::string_view(key) == "format";
+    const std::string pattern =
+        format ? PatternOfFormat(field->get<std::string>()) : field->get<std::string>();
+    if (format && pattern.empty()) {
+      return Unsupported(path, key, StrCat("not enforced by this server, only ", kFormats));
+    }
+    CACHALOT_RETURN_IF_ERROR(add(key, CompileRegex(pattern)));
   }
-  if (low && high && *low > *high) return Bad(path, "no integer lies between the bounds");
-  return json_.Integer(low, high);
+  CACHALOT_TRY(const auto least, Count(schema, "minLength", path));
+  CACHALOT_TRY(const auto most, Count(schema, "maxLength", path));
+  if (least && most && *least > *most) return Bad(path, "minLength is above maxLength");
+  if (least || most) {
+    std::optional<uint32_t> bound;
+    if (most) bound = static_cast<uint32_t>(*most);
+    const auto length = OfLength(static_cast<uint32_t>(least.value_or(0)), bound);
+    CACHALOT_RETURN_IF_ERROR(add(most ? "maxLength" : "minLength", length));
+  }
+  return all;
+}
+
+Result<Piece> SchemaCompiler::OfNumber(bool integer, const Json& schema, const std::string& path) {
+  NumberBounds bounds;
+  CACHALOT_TRY(bounds.low, Number(schema, "minimum", path));
+  CACHALOT_TRY(bounds.high, Number(schema, "maximum", path));
+  CACHALOT_TRY(const auto above, Number(schema, "exclusiveMinimum", path));
+  CACHALOT_TRY(const auto below, Number(schema, "exclusiveMaximum", path));
+  Tighten(above, 1, bounds.low, bounds.low_open);
+  Tighten(below, -1, bounds.high, bounds.high_open);
+  CACHALOT_TRY(const auto divisor, Number(schema, "multipleOf", path));
+  if (!bounds.low && !bounds.high && !divisor) {
+    return integer ? json_.Integer() : json_.Number(/*negative=*/true);
+  }
+  TextAutomaton numbers = NumbersBetween(integer, bounds);
+  if (divisor) {
+    if (divisor->negative || divisor->IsZero()) {
+      return Bad(StrCat(path, ".multipleOf"), "expected a number above 0");
+    }
+    const auto multiples = MultiplesOf(*divisor);
+    if (!multiples.ok()) return Unsupported(path, "multipleOf", multiples.error().message);
+    auto both = Intersect(numbers, *multiples);
+    if (!both.ok()) return Unsupported(path, "multipleOf", both.error().message);
+    numbers = std::move(both).value();
+  }
+  if (numbers.empty()) {
+    return Bad(path, integer ? "no integer lies between the bounds"
+                             : "no number of 15 digits lies between the bounds");
+  }
+  return texts_.Plain(numbers);
 }
 
 }  // namespace cachalot::grammar
