@@ -77,6 +77,22 @@ TEST(GrammarTest, AcceptsWhatTheSchemaSays) {
            "$ref":"#/$defs/n"})",
        {R"({"v":1,"next":null})", R"({"v":1,"next":{"v":2,"next":null}})"},
        {R"({"v":1})", R"({"v":1,"next":{"v":2}})"}},
+      {R"({"type":"array","prefixItems":[{"type":"integer"},{"type":"null"}],"items":false})",
+       {"[1,null]", "[ 2, null ]"},
+       {"[]", "[1]", "[1,null,3]", "[null,1]"}},
+      {R"({"type":"array","prefixItems":[{"type":"integer"}],"items":{"type":"boolean"},
+           "minItems":2,"maxItems":3})",
+       {"[1,true]", "[1,true,false]"},
+       {"[1]", "[1,true,true,true]", "[1,2]"}},
+      {R"({"type":"object","propertyNames":{"pattern":"^x-"},
+           "additionalProperties":{"type":"integer"}})",
+       {"{}", R"({"x-a":1,"x-":2})"},
+       {R"({"a":1})", R"({"x-a":"1"})"}},
+      {R"({"type":"object","propertyNames":{"enum":["a","b"]}})", {R"({"b":[]})"}, {R"({"c":1})"}},
+      {R"({"properties":{"a":{"anyOf":[{"type":"null"},{"type":"integer"}]},
+           "x/y":{"$ref":"#/properties/a/anyOf/1"},"z":{"$ref":"#/properties/x~1y"}}})",
+       {R"({"a":null,"x/y":3,"z":4})"},
+       {R"({"z":null})"}},
       {"true", {"1", R"({"a":[{}]})", R"([null, "x"])"}, {"", "tru", "[1 2]"}},
   };
   for (const Case& c : cases) {
@@ -93,9 +109,18 @@ TEST(GrammarTest, RefusesWhatItCannotEnforce) {
       {"[", "schema"},
       {"3", "schema"},
       {R"({"type":"thing"})", "schema.type"},
-      {R"({"type":"string","pattern":"a+"})", "schema.pattern"},
-      {R"({"type":"object","properties":{"a":{"type":"number","maximum":3}}})",
+      {R"({"type":"string","pattern":"a(?!b)c"})", "schema.pattern"},
+      {R"({"type":"string","pattern":"(a"})", "schema.pattern"},
+      {R"({"type":"string","pattern":"^a$","minLength":2})", "schema.minLength"},
+      {R"({"type":"string","format":"colour"})", "schema.format"},
+      {R"({"type":"object","properties":{"a":{"type":"number","minimum":5,"maximum":3}}})",
        "schema.properties.a"},
+      {R"({"type":"integer","exclusiveMinimum":3,"exclusiveMaximum":4})", "no integer"},
+      {R"({"type":"integer","minimum":"3"})", "schema.minimum"},
+      {R"({"type":"integer","multipleOf":0})", "schema.multipleOf"},
+      {R"({"type":"number","multipleOf":0.1234567})", "schema.multipleOf"},
+      {R"({"type":"array","prefixItems":[{}],"items":false,"minItems":2})", "minItems"},
+      {R"({"type":"object","propertyNames":{"type":"integer"}})", "schema.propertyNames.type"},
       {R"({"type":"array","minItems":3,"maxItems":2})", "minItems"},
       {R"({"type":"object","properties":{"a":{}},"required":["b"]})", "schema.required"},
       {R"({"$ref":"#/nowhere"})", "schema.$ref"},
@@ -104,7 +129,6 @@ TEST(GrammarTest, RefusesWhatItCannotEnforce) {
       {R"({"type":"string","maxLength":99999999})", "maxLength"},
       {R"({"type":"object","minProperties":1})", "schema.minProperties"},
       {R"({"type":"array","items":{},"uniqueItems":true})", "schema.uniqueItems"},
-      {R"({"type":"array","prefixItems":[{}]})", "schema.prefixItems"},
       {R"({"type":"object","required":["a"]})", "schema.required"},
       {R"({"enum":[1],"not":{"const":1}})", "schema.not"},
       {R"({"enum":[1],"minimum":2})", "schema.minimum"},
@@ -236,6 +260,29 @@ TEST(GrammarTest, ToolCallsNameDeclaredToolsAndParameters) {
   EXPECT_FALSE(Matches(automaton, "<|D|invoke name=\"other\">\n</|D|invoke>\n" + end));
   EXPECT_FALSE(Matches(automaton, now + end + "more"));
   EXPECT_FALSE(Grammar::FromTools({.tools = {{"a\"b", ""}}, .dsml = "|D|"}).ok());
+}
+
+TEST(GrammarTest, StringsOfToolCallsKeepTheirConditions) {
+  const auto grammar = Grammar::FromTools(
+      {.tools = {{"f", R"({"properties":{"a":{"type":"string","minLength":2,"maxLength":9}},
+                    "required":["a"]})"}},
+       .dsml = "|D|",
+       .block_tag = "calls",
+       .invoke_tag = "invoke",
+       .parameter_tag = "p"});
+  ASSERT_TRUE(grammar.ok()) << grammar.error().message;
+  Automaton automaton(*grammar, Words());
+  const auto call = [](const std::string& a) {
+    return StrCat("<|D|invoke name=\"f\">\n<|D|p name=\"a\" string=\"true\">", a,
+                  "</|D|p>\n</|D|invoke>\n</|D|calls>");
+  };
+  // As it is, in UTF-8: nothing is escaped here.
+  for (const char* good : {"ab", "\"\n\"", "\u4e2d\u4e2d", "</|D|p", "<</|D|px"}) {
+    EXPECT_TRUE(Matches(automaton, call(good))) << good;
+  }
+  for (const char* bad : {"", "a", "0123456789", "a</|D|p>b"}) {
+    EXPECT_FALSE(Matches(automaton, call(bad))) << bad;
+  }
 }
 
 }  // namespace
