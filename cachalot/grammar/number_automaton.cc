@@ -52,8 +52,11 @@ class Magnitudes {
       const Place first{.low_tight = low_.at != nullptr && low_.at->whole.size() == length,
                         .high_tight = high_.at != nullptr && high_.at->whole.size() == length};
       AddDigits(begin, first, length > 1 ? '1' : '0');
-      for (size_t i = 0; i < todo_.size(); ++i) Expand(todo_[i].first, todo_[i].second);
-      todo_.clear();
+      while (!todo_.empty()) {
+        const auto [place, state] = todo_.back();
+        todo_.pop_back();
+        Expand(place, state);
+      }
     }
   }
 
@@ -82,7 +85,8 @@ class Magnitudes {
     if (p.point || decimals_ == 0) return;
     Place next = p;
     next.point = true;
-    out_->states[state].edges.push_back({'.', '.', Visit(next)});
+    const uint32_t to = Visit(next);  // may move the states
+    out_->states[state].edges.push_back({'.', '.', to});
   }
 
   void AddDigits(uint32_t state, const Place& p, char least) {
@@ -100,7 +104,7 @@ class Magnitudes {
       }
       ++(p.point ? next.decimals : next.whole);
       const auto c = static_cast<uint32_t>(digit);
-      const uint32_t to = Visit(next);  // may move the states
+      const uint32_t to = Visit(next);
       out_->states[state].edges.push_back({c, c, to});
     }
   }
