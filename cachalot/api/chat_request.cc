@@ -43,31 +43,9 @@ ApiStatus ReadLogprobs(const Object& body, GenerateRequest& request) {
   return {};
 }
 
-// Constraints that are not offered would be broken silently if they were ignored.
-ApiStatus RefuseGrammars(const Object& body) {
-  for (const std::string_view key :
-       {"grammar", "guided_regex", "guided_choice", "guided_grammar"}) {
-    if (body.Find(key) == nullptr) continue;
-    return InvalidRequest(std::string(key),
-                          StrCat(key, ": is not supported; use response_format with json_schema"));
-  }
-  return {};
-}
-
-// response_format, else the spellings of llama-server and vLLM. [api.md 4.8]
+// response_format wins over the spellings of llama-server and vLLM. [api.md 4.8]
 ApiStatus ReadFormat(const Object& body, Draft& draft) {
-  CACHALOT_RETURN_IF_ERROR(RefuseGrammars(body));
-  for (const std::string_view key : {"json_schema", "guided_json"}) {
-    if (const JsonValue* schema = body.Find(key); schema != nullptr) {
-      CACHALOT_RETURN_IF_ERROR(UseSchema(*schema, body.PathOf(key), draft));
-    }
-  }
-  CACHALOT_TRY(const std::optional<Object> outputs, body.Child("structured_outputs"));
-  if (outputs.has_value()) {
-    const JsonValue* schema = outputs->Find("json");
-    if (schema == nullptr) return MissingField("structured_outputs.json");
-    CACHALOT_RETURN_IF_ERROR(UseSchema(*schema, "structured_outputs.json", draft));
-  }
+  CACHALOT_RETURN_IF_ERROR(ReadOtherFormats(body, draft));
   CACHALOT_TRY(const std::optional<Object> format, body.Child("response_format"));
   if (!format.has_value()) return {};
   return ReadOutputFormat(*format, draft);
@@ -108,6 +86,7 @@ ApiResult<GenerateRequest> ParseChat(std::string_view body_text, const ParseCont
   CACHALOT_RETURN_IF_ERROR(ReadN(body, context, request));
   CACHALOT_RETURN_IF_ERROR(ReadLogprobs(body, request));
   CACHALOT_RETURN_IF_ERROR(ReadUser(body, request));
+  CACHALOT_RETURN_IF_ERROR(ReadPriority(body, request));
   CACHALOT_RETURN_IF_ERROR(ReadChatTools(body, draft));
   CACHALOT_RETURN_IF_ERROR(ReadFormat(body, draft));
   return FinishDraft(std::move(draft), context);

@@ -99,6 +99,8 @@ ApiResult<GenerateRequest> ParseCompletions(std::string_view body_text,
   CACHALOT_RETURN_IF_ERROR(ReadMaxTokens(body, {"max_tokens"}, context, request));
   CACHALOT_RETURN_IF_ERROR(ReadN(body, context, request));
   CACHALOT_RETURN_IF_ERROR(ReadUser(body, request));
+  CACHALOT_RETURN_IF_ERROR(ReadPriority(body, request));
+  CACHALOT_RETURN_IF_ERROR(ReadOtherFormats(body, draft));
   return std::move(request);
 }
 

@@ -67,6 +67,7 @@ ApiResult<GenerateRequest> Parse(std::string_view body_text, const ParseContext&
   CACHALOT_RETURN_IF_ERROR(ReadMaxTokens(body, {"max_tokens"}, context, request));
   if (needs_max_tokens && !request.max_tokens.has_value()) return MissingField("max_tokens");
   CACHALOT_RETURN_IF_ERROR(ReadUserId(body, request));
+  CACHALOT_RETURN_IF_ERROR(ReadPriority(body, request));
   CACHALOT_RETURN_IF_ERROR(ReadMessagesTools(body, draft));
   CACHALOT_RETURN_IF_ERROR(ReadFormats(body, config, draft));
   return FinishDraft(std::move(draft), context);

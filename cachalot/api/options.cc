@@ -221,6 +221,17 @@ ApiStatus ReadUser(const Object& body, GenerateRequest& request) {
                                     " bytes, expected at most ", kMaxUserIdBytes));
 }
 
+ApiStatus ReadPriority(const Object& body, GenerateRequest& request) {
+  constexpr int64_t kMost = 100;
+  constexpr int32_t kTier = 10;
+  const JsonValue* tier = body.Find("service_tier");
+  if (tier != nullptr && tier->text == "priority") request.priority = -kTier;
+  if (tier != nullptr && tier->text == "flex") request.priority = kTier;
+  CACHALOT_TRY(const std::optional<int64_t> priority, body.Integer("priority", -kMost, kMost));
+  if (priority.has_value()) request.priority = static_cast<int32_t>(*priority);
+  return {};
+}
+
 ApiStatus ReadEffort(const Object& object, std::string_view key, const ParseContext& context,
                      ThinkingWish& wish) {
   constexpr std::array<std::string_view, 8> kNames = {"none", "minimal", "low", "medium",
@@ -249,7 +260,62 @@ ApiStatus UseSchema(const JsonValue& schema, const std::string& path, Draft& dra
   if (!schema.IsObject()) return WrongKind(path, schema, "a JSON schema, an object");
   draft.request.output = OutputFormat::kJsonSchema;
   draft.request.schema = chat::DumpPythonJson(schema);
+  draft.request.format_field = path;
   draft.response_format = schema;
+  return {};
+}
+
+namespace {
+
+ApiStatus UseText(const Object& holder, std::string_view key, OutputFormat output, Draft& draft) {
+  CACHALOT_TRY(std::optional<std::string> text, holder.String(key));
+  if (!text.has_value() || text->empty()) return {};  // llama-server's clients send ""
+  draft.request.output = output;
+  draft.request.schema = *std::move(text);
+  draft.request.format_field = holder.PathOf(key);
+  return {};
+}
+
+ApiStatus UseChoice(const Object& holder, std::string_view key, Draft& draft) {
+  const JsonValue* json = holder.Find(key);
+  if (json == nullptr) return {};
+  const std::string path = holder.PathOf(key);
+  CACHALOT_TRY(const auto list, holder.List(key));
+  if (list.empty()) return InvalidRequest(path, StrCat(path, ": is an empty list"));
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (!list[i].IsString()) return WrongKind(ItemPath(path, i), list[i], "a string");
+  }
+  draft.request.output = OutputFormat::kChoice;
+  draft.request.schema = chat::DumpPythonJson(*json);
+  draft.request.format_field = path;
+  return {};
+}
+
+}  // namespace
+
+ApiStatus ReadOtherFormats(const Object& body, Draft& draft) {
+  CACHALOT_RETURN_IF_ERROR(UseText(body, "grammar", OutputFormat::kGrammar, draft));
+  CACHALOT_RETURN_IF_ERROR(UseText(body, "guided_grammar", OutputFormat::kGrammar, draft));
+  CACHALOT_RETURN_IF_ERROR(UseText(body, "guided_regex", OutputFormat::kRegex, draft));
+  CACHALOT_RETURN_IF_ERROR(UseChoice(body, "guided_choice", draft));
+  for (const std::string_view key : {"json_schema", "guided_json"}) {
+    if (const JsonValue* schema = body.Find(key); schema != nullptr) {
+      CACHALOT_RETURN_IF_ERROR(UseSchema(*schema, body.PathOf(key), draft));
+    }
+  }
+  CACHALOT_TRY(const std::optional<Object> outputs, body.Child("structured_outputs"));
+  if (!outputs.has_value()) return {};
+  const bool none = draft.request.output == OutputFormat::kText;
+  if (const JsonValue* schema = outputs->Find("json"); schema != nullptr) {
+    CACHALOT_RETURN_IF_ERROR(UseSchema(*schema, "structured_outputs.json", draft));
+  }
+  CACHALOT_RETURN_IF_ERROR(UseText(*outputs, "grammar", OutputFormat::kGrammar, draft));
+  CACHALOT_RETURN_IF_ERROR(UseText(*outputs, "regex", OutputFormat::kRegex, draft));
+  CACHALOT_RETURN_IF_ERROR(UseChoice(*outputs, "choice", draft));
+  if (none && draft.request.output == OutputFormat::kText) {
+    return InvalidRequest("structured_outputs",
+                          "structured_outputs: expected one of json, regex, choice, grammar");
+  }
   return {};
 }
 

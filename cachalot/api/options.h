@@ -24,6 +24,9 @@ ApiStatus ReadMaxTokens(const Object& body, std::initializer_list<std::string_vi
 ApiStatus ReadN(const Object& body, const ParseContext& context, GenerateRequest& request);
 // user_id, else user.
 ApiStatus ReadUser(const Object& body, GenerateRequest& request);
+// priority, a number; else service_tier: "priority" and "flex" are before and after the rest, any
+// other name (Anthropic has some) says nothing.
+ApiStatus ReadPriority(const Object& body, GenerateRequest& request);
 
 // A name of an effort, or in V4.1 a number, at `key`: says that thinking is on or, with "none",
 // off.
@@ -34,5 +37,7 @@ ApiStatus ReadEffort(const Object& object, std::string_view key, const ParseCont
 ApiStatus ReadOutputFormat(const Object& format, Draft& draft);
 // A bare schema.
 ApiStatus UseSchema(const chat::JsonValue& schema, const std::string& path, Draft& draft);
+// The other forms of llama-server and vLLM: grammar, json_schema, guided_*, structured_outputs.
+ApiStatus ReadOtherFormats(const Object& body, Draft& draft);
 
 }  // namespace cachalot::api

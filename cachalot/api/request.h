@@ -18,7 +18,7 @@
 namespace cachalot::api {
 
 enum class ToolChoice : uint8_t { kNone, kAuto, kRequired, kNamed };
-enum class OutputFormat : uint8_t { kText, kJsonObject, kJsonSchema };
+enum class OutputFormat : uint8_t { kText, kJsonObject, kJsonSchema, kRegex, kChoice, kGrammar };
 
 // Absent: not asked for, the server's default. Ranges are checked, token ids are not (the
 // vocabulary is unknown here).
@@ -73,7 +73,10 @@ struct GenerateRequest {
   bool strict_tools = false;  // any of `strict`
 
   OutputFormat output = OutputFormat::kText;
-  std::string schema;  // kJsonSchema: JSON text
+  // kJsonSchema: JSON text; kRegex: an expression for the whole answer; kChoice: a JSON list of
+  // strings; kGrammar: GBNF. Fields of an error in it go by `format_field`.
+  std::string schema;
+  std::string format_field = "response_format";
 
   std::vector<std::string> stops;      // none is empty
   std::optional<uint32_t> max_tokens;  // >= 1
@@ -82,6 +85,8 @@ struct GenerateRequest {
   uint32_t top_logprobs = 0;
   Sampling sampling;
   std::string user_id;  // separates caches; "" = none
+  // Who is admitted first when several wait; lower is earlier, as vLLM has it.
+  int32_t priority = 0;  // [-100, 100]
 
   // Choices of the reply: n, or prompts * n with index = prompt * n + k.
   uint32_t NumChoices() const {

@@ -80,6 +80,7 @@ ApiResult<GenerateRequest> ParseResponses(std::string_view body_text, const Pars
   CACHALOT_RETURN_IF_ERROR(ReadMaxTokens(body, {"max_output_tokens"}, context, request));
   CACHALOT_RETURN_IF_ERROR(ReadLogprobs(body, request));
   CACHALOT_RETURN_IF_ERROR(ReadUser(body, request));
+  CACHALOT_RETURN_IF_ERROR(ReadPriority(body, request));
   CACHALOT_RETURN_IF_ERROR(ReadResponsesTools(body, draft));
   CACHALOT_RETURN_IF_ERROR(ReadText(body, draft));
   return FinishDraft(std::move(draft), context);

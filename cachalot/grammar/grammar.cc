@@ -6,7 +6,9 @@
 
 #include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
+#include "cachalot/grammar/gbnf.h"
 #include "cachalot/grammar/json_pieces.h"
+#include "cachalot/grammar/regex.h"
 #include "cachalot/grammar/schema_compiler.h"
 
 namespace cachalot::grammar {
@@ -78,6 +80,7 @@ class CallWriter {
   Result<Piece> Parameter(const Json& root, const std::string& tool, const std::string& name,
                           const Json& schema) {
     CACHALOT_RETURN_IF_ERROR(CheckName(name, "parameter"));
+    CACHALOT_RETURN_IF_ERROR(SchemaCompiler::CheckSize(nfa_, PathOf(tool, name)));
     const std::string closer = StrCat("</", tools_.dsml, tools_.parameter_tag, ">");
     const auto opener = [&](bool string) {
       return nfa_.Literal(StrCat("<", tools_.dsml, tools_.parameter_tag, " name=\"", name,
@@ -123,23 +126,48 @@ class CallWriter {
 
 }  // namespace
 
+void Grammar::Begin(Piece body) {
+  nfa_.DefineRule(nfa_.DeclareRule(), body);
+  begin_ = body.begin;
+}
+
 Result<std::shared_ptr<const Grammar>> Grammar::FromJsonSchema(std::string_view text) {
   const auto schema = ParseJson(text, "schema");
   if (!schema.ok()) return Error{ErrorCode::kInvalidArgument, schema.error().message};
   auto grammar = std::make_shared<Grammar>();
   SchemaCompiler compiler(grammar->nfa_, *schema, "schema");
   CACHALOT_TRY(const Piece body, compiler.Compile());
-  grammar->nfa_.DefineRule(grammar->nfa_.DeclareRule(), body);
-  grammar->begin_ = body.begin;
+  grammar->Begin(body);
+  return std::shared_ptr<const Grammar>(std::move(grammar));
+}
+
+Result<std::shared_ptr<const Grammar>> Grammar::FromRegex(std::string_view expression) {
+  CACHALOT_TRY(const TextAutomaton texts, CompileRegex(StrCat("^(?:", expression, ")$")));
+  if (texts.empty()) return Error{ErrorCode::kInvalidArgument, "no text matches"};
+  auto grammar = std::make_shared<Grammar>();
+  grammar->Begin(TextWriter(grammar->nfa_).Plain(texts));
+  return std::shared_ptr<const Grammar>(std::move(grammar));
+}
+
+std::shared_ptr<const Grammar> Grammar::FromChoice(const std::vector<std::string>& texts) {
+  auto grammar = std::make_shared<Grammar>();
+  std::vector<Piece> options;
+  for (const std::string& text : texts) options.push_back(grammar->nfa_.Literal(text));
+  grammar->Begin(grammar->nfa_.Choice(options));
+  return grammar;
+}
+
+Result<std::shared_ptr<const Grammar>> Grammar::FromGbnf(std::string_view text) {
+  auto grammar = std::make_shared<Grammar>();
+  CACHALOT_TRY(const Piece root, CompileGbnf(text, grammar->nfa_));
+  grammar->Begin(root);
   return std::shared_ptr<const Grammar>(std::move(grammar));
 }
 
 std::shared_ptr<const Grammar> Grammar::AnyJsonObject() {
   auto grammar = std::make_shared<Grammar>();
   JsonPieces json(grammar->nfa_);
-  const Piece body = json.Object();
-  grammar->nfa_.DefineRule(grammar->nfa_.DeclareRule(), body);
-  grammar->begin_ = body.begin;
+  grammar->Begin(json.Object());
   return grammar;
 }
 
@@ -158,8 +186,7 @@ Result<std::shared_ptr<const Grammar>> Grammar::FromTools(const ToolGrammar& too
   const Piece more = tools.one_call ? nfa.Empty() : nfa.Star(nfa.CallRule(rule));
   const Piece body = nfa.Sequence(
       {nfa.CallRule(rule), more, nfa.Literal(StrCat("</", tools.dsml, tools.block_tag, ">"))});
-  nfa.DefineRule(nfa.DeclareRule(), body);
-  grammar->begin_ = body.begin;
+  grammar->Begin(body);
   return std::shared_ptr<const Grammar>(std::move(grammar));
 }
 

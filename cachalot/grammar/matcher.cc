@@ -14,6 +14,13 @@ constexpr uint32_t kMaxStack = 256;
 // Of an automaton; a grammar that needs more (a long text nested in ever new ways) ends there.
 constexpr size_t kMaxPositions = size_t{1} << 18;
 
+// States of one position. A grammar that is in more of them at once is so ambiguous that nobody
+// meant it, and would cost as much time and memory as it likes.
+constexpr size_t kMaxConfigs = 20'000;
+constexpr uint32_t kNoStack = UINT32_MAX;  // too deep
+// Masks that an automaton keeps: of 4,096 positions with 128 Ki tokens. Others are computed anew.
+constexpr size_t kMaxMaskBytes = size_t{64} << 20;
+
 void SetBit(std::span<uint64_t> mask, uint32_t id) { mask[id / 64] |= uint64_t{1} << (id % 64); }
 
 }  // namespace
@@ -23,7 +30,7 @@ Automaton::Automaton(std::shared_ptr<const Grammar> grammar,
     : grammar_(std::move(grammar)), vocabulary_(std::move(vocabulary)) {
   entries_.push_back(std::make_unique<Entry>());  // kDead
   entries_[kDead]->next.fill(kDead);
-  stacks_.push_back({0, 0});  // the empty stack
+  stacks_.push_back({});  // the empty stack
   start_ = Intern({{grammar_->begin(), 0}});
 }
 
@@ -40,6 +47,7 @@ Automaton::Position Automaton::Intern(std::vector<Config> configs) {
   const auto position = static_cast<Position>(entries_.size());
   entries_.push_back(std::make_unique<Entry>());
   Entry& entry = *entries_.back();
+  num_configs_ += configs.size();
   entry.configs = std::move(configs);
   entry.complete = complete;
   entry.next.fill(kUnknown);
@@ -56,20 +64,32 @@ void Automaton::Close(std::vector<Config>& configs, bool& complete) {
     if (seen.insert({state, stack}).second) todo.push_back({state, stack});
   };
   while (!todo.empty()) {
+    if (seen.size() > kMaxConfigs) {
+      configs.clear();
+      complete = false;
+      return;
+    }
     const auto [state, stack] = todo.back();
     todo.pop_back();
     const Nfa::Node& node = grammar_->nfa().node(state);
     if (!node.bytes.empty()) reading.push_back({state, stack});
     for (const State next : node.empty) visit(next, stack);
     for (const Nfa::Call& call : node.calls) {
-      const uint32_t pushed = Push(call.after, stack);
-      if (pushed != 0) visit(grammar_->nfa().rule_begin(call.rule), pushed);
+      // Equal futures are to be equal numbers: alternatives that only differ in where they join
+      // would else double the stacks at every level.
+      const State after = grammar_->nfa().SkipEmpty(call.after);
+      if (grammar_->nfa().OnlyEndsRule(after)) {  // nothing left to come back to
+        visit(grammar_->nfa().rule_begin(call.rule), stack);
+        continue;
+      }
+      const uint32_t pushed = Push(after, stack);
+      if (pushed != kNoStack) visit(grammar_->nfa().rule_begin(call.rule), pushed);
     }
     if (node.ends_rule) {
       if (stack == 0) {
         complete = true;
       } else {
-        visit(stacks_[stack].first, stacks_[stack].second);
+        visit(stacks_[stack].after, stacks_[stack].below);
       }
     }
   }
@@ -77,14 +97,12 @@ void Automaton::Close(std::vector<Config>& configs, bool& complete) {
   configs = std::move(reading);
 }
 
-// 0 if the stack is too deep.
 uint32_t Automaton::Push(State after, uint32_t below) {
-  uint32_t depth = 1;
-  for (uint32_t s = below; s != 0; s = stacks_[s].second) ++depth;
-  if (depth > kMaxStack) return 0;
+  const uint32_t depth = stacks_[below].depth + 1;
+  if (depth > kMaxStack) return kNoStack;
   const auto [it, added] =
       stack_ids_.try_emplace({after, below}, static_cast<uint32_t>(stacks_.size()));
-  if (added) stacks_.push_back({after, below});
+  if (added) stacks_.push_back({after, below, depth});
   return it->second;
 }
 
@@ -114,31 +132,44 @@ bool Automaton::Complete(Position position) {
 
 void Automaton::ApplyMask(Position position, std::span<uint64_t> mask) {
   const std::lock_guard lock(mutex_);
-  if (entries_[position]->mask.empty()) ComputeMask(position);
-  const std::vector<uint64_t>& allowed = entries_[position]->mask;
+  std::vector<uint64_t> computed;
+  if (entries_[position]->mask.empty()) {
+    computed = ComputeMask(position);
+    if (kept_mask_bytes_ < kMaxMaskBytes) {
+      kept_mask_bytes_ += computed.size() * sizeof(uint64_t);
+      entries_[position]->mask = std::move(computed);
+    }
+  }
+  const std::vector<uint64_t>& allowed = computed.empty() ? entries_[position]->mask : computed;
   for (size_t i = 0; i < mask.size(); ++i) mask[i] &= i < allowed.size() ? allowed[i] : 0;
 }
 
-// Tokens in the order of their bytes: each starts from where the bytes it shares with the one
-// before it led. After a dead end all tokens that go through it are skipped.
-void Automaton::ComputeMask(Position position) {
+// Down the tree of tokens, along the bytes that lead somewhere.
+std::vector<uint64_t> Automaton::ComputeMask(Position position) {
   std::vector<uint64_t> mask((vocabulary_->size() + 63) / 64);
-  std::vector<Position> path = {position};  // path[i]: after i bytes of the current token
-  uint32_t alive = 0;                       // bytes of the last token that led somewhere
-  for (const Vocabulary::Token& token : vocabulary_->tokens()) {
-    if (token.common > alive) continue;  // shares the byte that was the dead end
-    path.resize(token.common + 1);
-    alive = token.common;
-    while (alive < token.bytes.size()) {
-      const Position next = NextByte(path.back(), static_cast<uint8_t>(token.bytes[alive]));
-      if (next == kDead) break;
-      path.push_back(next);
-      ++alive;
+  std::vector<Position> path(vocabulary_->max_depth() + 1);  // path[i]: after i bytes
+  path[0] = position;
+  const std::vector<Vocabulary::Node>& nodes = vocabulary_->nodes();
+  for (uint32_t i = 0; i < nodes.size();) {
+    const Vocabulary::Node& node = nodes[i];
+    const Position next = NextByte(path[node.depth - 1u], node.byte);
+    if (next == kDead) {
+      i = node.end;
+      continue;
     }
-    if (alive == token.bytes.size()) SetBit(mask, token.id);
+    path[node.depth] = next;
+    for (uint32_t k = node.ids_begin; k < node.ids_end; ++k) SetBit(mask, vocabulary_->ids()[k]);
+    ++i;
   }
-  entries_[position]->mask = std::move(mask);
   ++num_masks_;
+  return mask;
+}
+
+size_t Automaton::bytes() const {
+  const std::lock_guard lock(mutex_);
+  // An entry's configurations are there twice, in it and in the key of positions_.
+  return entries_.size() * (sizeof(Entry) + 128) + num_configs_ * 2 * sizeof(Config) +
+         kept_mask_bytes_;
 }
 
 size_t Automaton::num_masks() const {

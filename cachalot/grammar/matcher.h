@@ -37,6 +37,7 @@ class Automaton {
 
   const Vocabulary& vocabulary() const { return *vocabulary_; }
   size_t num_masks() const;  // computed so far
+  size_t bytes() const;      // about what this takes, without the vocabulary
 
  private:
   using Config = std::pair<State, uint32_t>;  // a state and the stack under it
@@ -52,17 +53,24 @@ class Automaton {
   void Close(std::vector<Config>& configs, bool& complete);
   uint32_t Push(State after, uint32_t below);
   Position NextByte(Position from, uint8_t byte);
-  void ComputeMask(Position position);
+  std::vector<uint64_t> ComputeMask(Position position);
 
   std::shared_ptr<const Grammar> grammar_;
   std::shared_ptr<const Vocabulary> vocabulary_;
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Entry>> entries_;
   std::map<std::vector<Config>, Position> positions_;
-  std::vector<std::pair<State, uint32_t>> stacks_;  // where to go on, and the stack below; 0: empty
+  struct Stack {
+    State after = 0;     // where to go on
+    uint32_t below = 0;  // the stack under it; 0: empty
+    uint32_t depth = 0;
+  };
+  std::vector<Stack> stacks_;
   std::map<std::pair<State, uint32_t>, uint32_t> stack_ids_;
   Position start_ = kDead;
   size_t num_masks_ = 0;
+  size_t num_configs_ = 0;
+  size_t kept_mask_bytes_ = 0;
 };
 
 // One text. Not thread-safe.

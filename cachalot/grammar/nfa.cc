@@ -56,6 +56,17 @@ Piece Nfa::Star(Piece piece) {
   return all;
 }
 
+State Nfa::SkipEmpty(State state) const {
+  // Empty edges may form a ring; further than this is never worth while.
+  for (int i = 0; i < 64; ++i) {
+    const Node& node = nodes_[state];
+    const bool only = node.empty.size() == 1 && node.bytes.empty() && node.calls.empty();
+    if (!only || node.ends_rule) break;
+    state = node.empty[0];
+  }
+  return state;
+}
+
 uint32_t Nfa::DeclareRule() {
   rules_.push_back(0);
   return static_cast<uint32_t>(rules_.size() - 1);

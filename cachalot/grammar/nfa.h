@@ -53,9 +53,18 @@ class Nfa {
   void DefineRule(uint32_t rule, Piece body);
   Piece CallRule(uint32_t rule);
 
+  // The state that can be taken instead: past edges that are a state's only way and read nothing.
+  State SkipEmpty(State state) const;
+  // The state does nothing but end its rule.
+  bool OnlyEndsRule(State state) const {
+    const Node& node = nodes_[state];
+    return node.ends_rule && node.bytes.empty() && node.empty.empty() && node.calls.empty();
+  }
+
   const Node& node(State state) const { return nodes_[state]; }
   State rule_begin(uint32_t rule) const { return rules_[rule]; }
   size_t num_states() const { return nodes_.size(); }
+  uint32_t num_rules() const { return static_cast<uint32_t>(rules_.size()); }
 
  private:
   std::vector<Node> nodes_;

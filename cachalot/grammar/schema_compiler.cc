@@ -146,10 +146,15 @@ void Tighten(const std::optional<Decimal>& bound, int sign, std::optional<Decima
 
 }  // namespace
 
+Status SchemaCompiler::CheckSize(const Nfa& nfa, const std::string& path) {
+  if (nfa.num_states() > kMaxStates) return Bad(path, "the schema is too large");
+  return {};
+}
+
 Result<Piece> SchemaCompiler::Schema(const Json& schema, const std::string& path) {
   if (schema.is_boolean() && schema.get<bool>()) return json_.Value();
   if (!schema.is_object()) return Bad(path, "expected a schema object");
-  if (nfa_.num_states() > kMaxStates) return Bad(path, "the schema is too large");
+  CACHALOT_RETURN_IF_ERROR(CheckSize(nfa_, path));
   if (++depth_ > kMaxDepth) return Bad(path, StrCat("more than ", kMaxDepth, " levels deep"));
   struct Leave {
     int& depth;

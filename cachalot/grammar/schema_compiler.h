@@ -24,6 +24,8 @@ class SchemaCompiler {
   Result<Piece> Compile() { return Schema(root_, name_); }
   // One property's value, for grammars that frame values in another way.
   Result<Piece> Schema(const Json& schema, const std::string& path);
+  // An error at `path` if the automaton is already larger than a request may make it.
+  static Status CheckSize(const Nfa& nfa, const std::string& path);
   // What pattern, format and lengths ask of a string; nullopt: nothing.
   static Result<std::optional<TextAutomaton>> StringCondition(const Json& schema,
                                                               const std::string& path);

@@ -102,6 +102,12 @@ uint32_t TextWriter::Rule(const CharSet& set, bool in_json) {
   return it->second = rule;
 }
 
+Piece TextWriter::Character(const CharSet& set) {
+  const Piece piece{nfa_.AddState(), nfa_.AddState()};
+  if (!set.empty()) Edge(piece.begin, set, piece.end, /*in_json=*/false);
+  return piece;
+}
+
 Piece TextWriter::Write(const TextAutomaton& automaton, bool in_json) {
   std::vector<State> states;
   for (size_t i = 0; i < automaton.states.size(); ++i) states.push_back(nfa_.AddState());

@@ -16,6 +16,8 @@ class TextWriter {
  public:
   explicit TextWriter(Nfa& nfa) : nfa_(nfa) {}
 
+  // One of these characters as it is, in UTF-8; of none: no text.
+  Piece Character(const CharSet& set);
   // The text as it is, in UTF-8.
   Piece Plain(const TextAutomaton& automaton) { return Write(automaton, /*in_json=*/false); }
   // Inside a JSON string, quotes not included: what JSON wants escaped is, in its shortest form,

@@ -13,6 +13,9 @@ namespace cachalot::serve {
 namespace {
 
 constexpr size_t kMaxKnown = 64;
+// Of all that are kept, but the last used one: an answer of many lengths of many strings can make
+// one large.
+constexpr size_t kMaxKnownBytes = size_t{256} << 20;
 
 // A grammar that begins at once, after a token, or after a text.
 class Walker : public engine::TokenConstraint {
@@ -86,6 +89,26 @@ std::string Relaxed(const std::string& parameters) {
   return out.dump();
 }
 
+Result<std::shared_ptr<const grammar::Grammar>> GrammarOf(const api::GenerateRequest& request) {
+  using grammar::Grammar;
+  switch (request.output) {
+    case api::OutputFormat::kText:
+    case api::OutputFormat::kJsonObject:
+      break;
+    case api::OutputFormat::kJsonSchema:
+      return Grammar::FromJsonSchema(request.schema);
+    case api::OutputFormat::kRegex:
+      return Grammar::FromRegex(request.schema);
+    case api::OutputFormat::kGrammar:
+      return Grammar::FromGbnf(request.schema);
+    case api::OutputFormat::kChoice: {
+      CACHALOT_TRY(const Json list, ParseJson(request.schema, "choice"));
+      return Grammar::FromChoice(list.get<std::vector<std::string>>());
+    }
+  }
+  return Grammar::AnyJsonObject();
+}
+
 std::vector<uint32_t> MarkupTokens(const ServedModel& model) {
   const auto id = model.tokenizer->FindSpecial(chat::kDsml);
   return id ? std::vector<uint32_t>{*id} : std::vector<uint32_t>();
@@ -113,7 +136,12 @@ std::shared_ptr<grammar::Automaton> Constraints::Keep(
   auto automaton = std::make_shared<grammar::Automaton>(std::move(grammar), words);
   const std::lock_guard lock(mutex_);
   known_.emplace_front(std::move(key), automaton);
-  if (known_.size() > kMaxKnown) known_.pop_back();
+  size_t bytes = 0;
+  for (const Known& known : known_) bytes += known.second->bytes();
+  while (known_.size() > kMaxKnown || (bytes > kMaxKnownBytes && known_.size() > 1)) {
+    bytes -= std::min(bytes, known_.back().second->bytes());
+    known_.pop_back();
+  }
   return automaton;
 }
 
@@ -126,16 +154,16 @@ api::ApiResult<std::shared_ptr<grammar::Automaton>> Constraints::Compile(
     if (strict) return ForTools(request);
     return std::shared_ptr<grammar::Automaton>();
   }
-  const std::string key = StrCat("json ", request.schema);
+  const std::string key = StrCat(static_cast<int>(request.output), " ", request.schema);
   if (auto known = Find(key)) return known;
-  if (request.output == api::OutputFormat::kJsonObject) {
-    return Keep(key, grammar::Grammar::AnyJsonObject(), text_);
-  }
-  auto compiled = grammar::Grammar::FromJsonSchema(request.schema);
+  auto compiled = GrammarOf(request);
   if (!compiled.ok()) {
-    return api::InvalidRequest("response_format", compiled.error().message);
+    return api::InvalidRequest(request.format_field, compiled.error().message);
   }
-  return Keep(key, std::move(compiled).value(), text_);
+  auto automaton = Keep(key, std::move(compiled).value(), text_);
+  if (automaton->start() != grammar::Automaton::kDead) return automaton;
+  return api::InvalidRequest(request.format_field,
+                             "no text is so, or too many ways lead to the same text");
 }
 
 api::ApiResult<std::shared_ptr<grammar::Automaton>> Constraints::ForTools(

@@ -202,6 +202,7 @@ engine::Request Generation::EngineRequest(uint32_t choice) const {
           .stop_tokens = context_.model.stop_tokens,
           .sampling = ParamsOf(request_.sampling, seed_ + choice % request_.n),
           .cache = scope_,
+          .priority = -request_.priority,
           .logprobs = request_.logprobs,
           .top_logprobs = request_.top_logprobs};
 }

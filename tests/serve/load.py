@@ -2,7 +2,8 @@
 """What a server does under load: measured, printed, not timed tests.
 
     load.py BINARY streams [MODEL]       1,000 open event streams, most of them queued
-    load.py BINARY throughput MODEL      16 streams against 1
+    load.py BINARY throughput MODEL      16 streams against 1; through the engine, and what HTTP costs
+    load.py BINARY masks [MODEL]         what structured output costs beside the forward passes
     load.py BINARY pace MODEL [TOKENS]   a running stream's pace while a long prompt is read
     load.py BINARY soak SECONDS [MODEL]  mixed requests, aborts, bad bodies, slow readers; fails on
                                          a crash, a stuck request, blocks not returned, growing memory
@@ -94,23 +95,96 @@ def token_times(server, body, times):
             times.append(time.monotonic())
 
 
+class Interval:
+    """What the server's counters grew by."""
+
+    NAMES = ("generation_tokens_total", "prompt_tokens_total", "steps_total", "step_seconds_total",
+             "forward_seconds_total", "sample_seconds_total", "mask_seconds_total",
+             "reply_seconds_total")
+
+    def __init__(self, server):
+        self.server = server
+        self.begin = time.monotonic()
+        self.start = self.counters()
+
+    def counters(self):
+        lines = self.server.call("GET", "/metrics")[2].decode().splitlines()
+        values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(values["cachalot_" + name]) for name in self.NAMES}
+
+    def end(self):
+        self.seconds = time.monotonic() - self.begin
+        for name, value in self.counters().items():
+            setattr(self, name.removesuffix("_total"), value - self.start[name])
+        return self
+
+
 def run_throughput(binary, arguments):
     flags = ["--parallel", "16", "--max-context", "2048", "--quiet"]
     with Server(binary, *model_flags(arguments), *flags) as server:
+        rates = {}
         for streams in (1, 16, 1, 16):
-            start = server.metric("cachalot_generation_tokens_total")
-            begin = time.monotonic()
+            interval = Interval(server)
+            times = [[] for _ in range(streams)]
             threads = [threading.Thread(target=token_times, args=(
-                server, endless(max_tokens=48, seed=i, prompt=words(20, i)), []))
+                server, endless(max_tokens=48, seed=i, prompt=words(20, i)), times[i]))
                 for i in range(streams)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            seconds = time.monotonic() - begin
-            tokens = server.metric("cachalot_generation_tokens_total") - start
-            print(f"{streams:2} streams: {tokens / seconds:6.1f} tokens/s over HTTP, "
-                  f"prompts included")
+            i = interval.end()
+            http = i.generation_tokens / i.seconds
+            engine = i.generation_tokens / i.step_seconds
+            rates[streams] = engine, http
+            print(f"{streams:2} streams: {engine:6.1f} tokens/s through the engine, {http:6.1f} over "
+                  f"HTTP ({100 * (1 - http / engine):4.1f} % less: of {i.seconds:.2f} s, steps took "
+                  f"{i.step_seconds:.2f}, replies {i.reply_seconds:.3f} on the engine's thread); "
+                  f"{i.prompt_tokens:.0f} prompt tokens and {i.generation_tokens:.0f} generated in "
+                  f"{i.steps:.0f} steps")
+        print(f"16 against 1, second round: {rates[16][0] / rates[1][0]:.2f} x through the engine, "
+              f"{rates[16][1] / rates[1][1]:.2f} x over HTTP")
+
+
+MASKED = [
+    {"type": "object", "properties": {
+        "name": {"type": "string", "maxLength": 40}, "age": {"type": "integer", "minimum": 0},
+        "tags": {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "maxItems": 4}},
+     "required": ["name", "age", "tags"]},
+    {"type": "object", "properties": {
+        "day": {"type": "string", "format": "date"}, "mail": {"type": "string", "format": "email"},
+        "price": {"type": "number", "minimum": 0, "maximum": 999.99, "multipleOf": 0.01},
+        "code": {"type": "string", "pattern": "^[A-Z]{2,4}-\\d{3,6}$"}},
+     "required": ["day", "mail", "price", "code"]},
+    {"$defs": {"node": {"type": "object", "properties": {
+        "text": {"type": "string"},
+        "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}},
+        "required": ["text", "next"]}}, "$ref": "#/$defs/node"},
+    None,  # any JSON object
+]
+
+
+def run_masks(binary, arguments):
+    flags = ["--parallel", "8", "--max-context", "2048", "--quiet"]
+    with Server(binary, *model_flags(arguments), *flags) as server:
+        server.post("/v1/completions", {"prompt": "She", "max_tokens": 16})  # weights are read
+        for i, schema in enumerate(MASKED):
+            form = {"type": "json_object"} if schema is None else {
+                "type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+            for round_name, streams in (("first", 1), ("again", 1), ("8 at once", 8)):
+                interval = Interval(server)
+                threads = [threading.Thread(target=server.post, args=("/v1/chat/completions", {
+                    "messages": [{"role": "user", "content": "json"}], "max_tokens": 64,
+                    "seed": seed, "thinking": {"type": "disabled"}, "response_format": form}))
+                    for seed in range(streams)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                t = interval.end()
+                print(f"schema {i}, {round_name:9}: masks {1e6 * t.mask_seconds / t.generation_tokens:7.1f} "
+                      f"us a token, {100 * t.mask_seconds / t.step_seconds:5.2f} % of the steps' time "
+                      f"({1e3 * t.step_seconds / t.steps:.2f} ms a step; goal: under 5 %)")
 
 
 def run_pace(binary, arguments):
@@ -246,5 +320,5 @@ def run_soak(binary, arguments):
 
 
 if __name__ == "__main__":
-    {"streams": run_streams, "throughput": run_throughput, "pace": run_pace,
+    {"streams": run_streams, "throughput": run_throughput, "masks": run_masks, "pace": run_pace,
      "soak": run_soak}[sys.argv[2]](sys.argv[1], sys.argv[3:])
