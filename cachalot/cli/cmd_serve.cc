@@ -98,6 +98,7 @@ Status Serve(ServeFlags flags) {
   CACHALOT_TRY(options.keys, http::ApiKeys::Load(flags.keys, flags.key_file));
   const bool open = options.keys.empty();
   options.share_cache = flags.cache_scope == "server";
+  options.parallel = flags.parallel;
   options.max_requests = flags.parallel + flags.queue;
   options.log_prompts = flags.log_prompts;
   if (!flags.quiet) {

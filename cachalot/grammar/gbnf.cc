@@ -18,6 +18,7 @@ namespace {
 constexpr size_t kMaxStates = 400'000;
 constexpr int kMaxDepth = 64;
 constexpr uint32_t kMaxRepeat = 2048;
+constexpr uint32_t kMaxRules = 2000;  // the search for left recursion is quadratic in the worst case
 
 bool IsName(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
@@ -119,7 +120,7 @@ class Compiler {
       CACHALOT_TRY(const Piece atom, Atom());
       CACHALOT_TRY(const Piece part, Repeated(atom));
       parts.push_back(part);
-      if (nfa_.num_states() > kMaxStates) return Bad("is too large");
+      if (nfa_.num_states() > kMaxStates || nfa_.num_rules() > kMaxRules) return Bad("is too large");
     }
     return nfa_.Sequence(parts);
   }

@@ -7,7 +7,9 @@
 #include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/chat/encode.h"
+#include "cachalot/serve/info.h"
 #include "cachalot/serve/page.h"
+#include "cachalot/tokenizer/utf8.h"
 
 namespace cachalot::serve {
 namespace {
@@ -36,6 +38,14 @@ api::ApiResult<Json> ParseBody(const ExchangePtr& exchange) {
   if (!json.ok()) return api::InvalidRequest("", json.error().message);
   if (!json->is_object()) return api::InvalidRequest("", "the body must be a JSON object");
   return *json;
+}
+
+// As text, or as a list of bytes where it is none by itself. [api.md 11]
+Json Piece(std::string_view bytes) {
+  if (tokenizer::ValidUtf8Length(bytes, 0) == bytes.size()) return std::string(bytes);
+  Json list = Json::array();
+  for (const char c : bytes) list.push_back(static_cast<uint8_t>(c));
+  return list;
 }
 
 // Texts are worth keeping as long as the KV state they lead to, so they take a share of its memory
@@ -99,6 +109,17 @@ void Service::Handle(const ExchangePtr& exchange) {
       {"GET", "/ready", [&] { Health(exchange); }},
       {"GET", "/ping", [&] { Health(exchange); }},
       {"GET", "/cache", [&] { Cache(exchange); }},
+      {"GET", "/props", [&] { Reply(exchange, 200, PropsBody(model_, options_.parallel)); }},
+      {"GET", "/slots", [&] { Slots(exchange); }},
+      {"GET", "/version",
+       [&] {
+         Reply(exchange, 200, Dump({{"version", model_.fingerprint}}));
+       }},
+      {"GET", "/load",
+       [&] {
+         Reply(exchange, 200, Dump({{"server_load", loop_.pending()}}));
+       }},
+      {"GET", "/user/balance", [&] { Reply(exchange, 200, BalanceBody()); }},
       {"DELETE", "/cache", [&] { Cache(exchange); }},
       {"GET", "/metrics",
        [&] {
@@ -111,6 +132,12 @@ void Service::Handle(const ExchangePtr& exchange) {
     if (route.path != path) continue;
     known = true;
     if (route.method == method) return route.answer();
+  }
+  if (method == "POST" && path.starts_with("/slots/")) {
+    return ReplyError(exchange, surface,
+                      api::ErrorOfStatus(501,
+                                         "slots keep no state of their own here: prefixes are "
+                                         "remembered for all requests, see /v1/cache"));
   }
   constexpr std::string_view kModel = "/models/";
   if (method == "GET" && path.starts_with(kModel)) {
@@ -201,6 +228,7 @@ void Service::CountTokens(api::Surface surface, const ExchangePtr& exchange) {
 void Service::Tokenize(const ExchangePtr& exchange) {
   const auto body = ParseBody(exchange);
   if (!body.ok()) return ReplyError(exchange, api::Surface::kChat, body.error());
+  if (body->contains("messages")) return TokenizeChat(exchange);
   const char* field = body->contains("content") ? "content" : "prompt";
   const auto text = body->find(field);
   if (text == body->end() || !text->is_string()) {
@@ -219,7 +247,7 @@ void Service::Tokenize(const ExchangePtr& exchange) {
   Json tokens = Json::array();
   for (const uint32_t id : ids) {
     if (flag("with_pieces", false)) {
-      tokens.push_back({{"id", id}, {"piece", model_.tokenizer->TokenBytes(id)}});
+      tokens.push_back({{"id", id}, {"piece", Piece(model_.tokenizer->TokenBytes(id))}});
     } else {
       tokens.push_back(id);
     }
@@ -228,6 +256,18 @@ void Service::Tokenize(const ExchangePtr& exchange) {
         Dump({{"tokens", std::move(tokens)},
               {"count", ids.size()},
               {"max_model_len", model_.max_context}}));
+}
+
+// vLLM's other form: the ids of a conversation's prompt.
+void Service::TokenizeChat(const ExchangePtr& exchange) {
+  const auto request = api::ParseChat(exchange->request().body, {.format = model_.format});
+  if (!request.ok()) return ReplyError(exchange, api::Surface::kChat, request.error());
+  const kvcache::CacheScope scope = ScopeOf(exchange->request(), request->user_id);
+  const auto prompts = BuildPrompts(*request, model_, scope, transcripts_);
+  if (!prompts.ok()) return ReplyError(exchange, api::Surface::kChat, prompts.error());
+  const std::vector<uint32_t>& ids = prompts->front().ids;
+  Reply(exchange, 200,
+        Dump({{"tokens", ids}, {"count", ids.size()}, {"max_model_len", model_.max_context}}));
 }
 
 void Service::Detokenize(const ExchangePtr& exchange) {
@@ -266,16 +306,17 @@ void Service::Models(const ExchangePtr& exchange, std::string_view id) {
         exchange, api::Surface::kChat,
         api::ErrorOfStatus(404, StrCat("no model '", id, "', only '", model_.name, "' is served")));
   }
-  const Json model = {
-      {"id", model_.name},
-      {"object", "model"},
-      {"created", model_.loaded_at},
-      {"owned_by", "cachalot"},
-      {"max_model_len", model_.max_context},
-      {"context_length", model_.max_context},
-      {"meta", {{"n_vocab", model_.vocab_size}, {"n_ctx_train", model_.max_context}}}};
-  if (!id.empty()) return Reply(exchange, 200, Dump(model));
-  Reply(exchange, 200, Dump({{"object", "list"}, {"data", Json::array({model})}}));
+  Reply(exchange, 200, id.empty() ? ModelListBody(model_) : ModelBody(model_));
+}
+
+void Service::Slots(const ExchangePtr& exchange) {
+  const engine::EngineStats stats = loop_.stats().engine;
+  const bool full = stats.running >= options_.parallel;
+  if (full && http::QueryValue(exchange->request().query, "fail_on_no_slot") == "1") {
+    return ReplyError(exchange, api::Surface::kChat,
+                      api::ErrorOfStatus(503, "all slots are processing"));
+  }
+  Reply(exchange, 200, SlotsBody(model_, options_.parallel, stats));
 }
 
 void Service::Health(const ExchangePtr& exchange) {

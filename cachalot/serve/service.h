@@ -26,6 +26,7 @@ namespace cachalot::serve {
 struct ServiceOptions {
   http::ApiKeys keys;
   bool share_cache = false;     // prefixes are shared between keys and users
+  uint32_t parallel = 16;       // requests in a step
   uint32_t max_requests = 272;  // running and waiting; beyond: 429
   bool log_prompts = false;
   std::function<void(std::string_view line)> log;  // one line a request; may be empty
@@ -55,9 +56,11 @@ class Service {
   void Generate(api::Surface surface, const std::shared_ptr<http::Exchange>& exchange);
   void CountTokens(api::Surface surface, const std::shared_ptr<http::Exchange>& exchange);
   void Tokenize(const std::shared_ptr<http::Exchange>& exchange);
+  void TokenizeChat(const std::shared_ptr<http::Exchange>& exchange);
   void Detokenize(const std::shared_ptr<http::Exchange>& exchange);
   void ApplyTemplate(const std::shared_ptr<http::Exchange>& exchange);
   void Models(const std::shared_ptr<http::Exchange>& exchange, std::string_view id);
+  void Slots(const std::shared_ptr<http::Exchange>& exchange);
   void Health(const std::shared_ptr<http::Exchange>& exchange);
   void Cache(const std::shared_ptr<http::Exchange>& exchange);
   http::Response ErrorResponse(api::Surface surface, const api::ApiError& error);
