@@ -34,6 +34,8 @@ struct ServeFlags {
   uint32_t parallel = 16;
   uint32_t queue = 256;
   uint32_t drain_seconds = 30;
+  uint32_t write_timeout_seconds = 30;
+  uint32_t ping_seconds = 10;
   double prefill_slack = 2.5;
   bool log_prompts = false;
   bool quiet = false;
@@ -104,6 +106,8 @@ Status Serve(ServeFlags flags) {
   if (!flags.quiet) {
     options.log = [](std::string_view line) { fmt::print(stderr, "{}\n", line); };
   }
+  flags.http.write_timeout = std::chrono::seconds(flags.write_timeout_seconds);
+  flags.http.keep_alive_interval = std::chrono::seconds(flags.ping_seconds);
   CACHALOT_TRY(TextModel model, OpenTextModel(flags.engine.model));
   engine::EngineOptions engine_options = flags.engine.ToEngineOptions();
   engine_options.max_sequences = flags.parallel;
@@ -145,6 +149,14 @@ void AddHttpFlags(CLI::App& command, ServeFlags& flags) {
   add("--tls-cert", flags.http.tls_cert, "PEM certificate and chain: serve https");
   add("--tls-key", flags.http.tls_key, "PEM key of the certificate");
   add("--cors-origins", flags.http.cors_origins, "Origins whose pages may call (default: none)");
+  add("--max-body", flags.http.max_body_bytes, "Bytes of a request, e.g. 16M (default: 64M)")
+      ->transform(CLI::AsSizeValue(false));
+  add("--write-timeout", flags.write_timeout_seconds,
+      "Seconds after which a client that takes nothing is dropped (default: 30)")
+      ->check(CLI::Range(1, 86400));
+  add("--ping-interval", flags.ping_seconds,
+      "Seconds between keep-alives of a silent stream; 0: none (default: 10)")
+      ->check(CLI::Range(0, 86400));
   add("--max-connections", flags.http.max_connections, "Open connections (default: 4096)");
   add("--drain", flags.drain_seconds, "Seconds that running requests get at the end (default: 30)");
 }

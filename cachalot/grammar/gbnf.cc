@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,7 +17,8 @@ namespace {
 constexpr size_t kMaxStates = 400'000;
 constexpr int kMaxDepth = 64;
 constexpr uint32_t kMaxRepeat = 2048;
-constexpr uint32_t kMaxRules = 2000;  // the search for left recursion is quadratic in the worst case
+constexpr uint32_t kMaxRules =
+    2000;  // the search for left recursion is quadratic in the worst case
 
 bool IsName(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
@@ -120,7 +120,8 @@ class Compiler {
       CACHALOT_TRY(const Piece atom, Atom());
       CACHALOT_TRY(const Piece part, Repeated(atom));
       parts.push_back(part);
-      if (nfa_.num_states() > kMaxStates || nfa_.num_rules() > kMaxRules) return Bad("is too large");
+      if (nfa_.num_states() > kMaxStates || nfa_.num_rules() > kMaxRules)
+        return Bad("is too large");
     }
     return nfa_.Sequence(parts);
   }
@@ -196,8 +197,8 @@ class Compiler {
   }
 
   Result<Piece> Repeated(Piece atom) {
-    std::optional<uint32_t> most;
-    uint32_t least = 0;
+    constexpr uint32_t kUnbounded = UINT32_MAX;
+    uint32_t least = 0, most = kUnbounded;
     if (Take("*")) {
     } else if (Take("+")) {
       least = 1;
@@ -207,12 +208,12 @@ class Compiler {
       CACHALOT_TRY(least, Number());
       most = least;
       if (Take(",")) {
-        most.reset();
+        most = kUnbounded;
         if (!Sees("}")) {
           CACHALOT_TRY(most, Number());
         }
       }
-      if (!Take("}") || (most && *most < least)) return Bad("has a bad repetition");
+      if (!Take("}") || most < least) return Bad("has a bad repetition");
     } else {
       return atom;
     }
@@ -220,11 +221,11 @@ class Compiler {
     nfa_.DefineRule(rule, atom);
     std::vector<Piece> parts;
     for (uint32_t i = 0; i < least; ++i) parts.push_back(nfa_.CallRule(rule));
-    if (!most) {
+    if (most == kUnbounded) {
       parts.push_back(nfa_.Star(nfa_.CallRule(rule)));
     } else {
       Piece rest = nfa_.Empty();
-      for (uint32_t i = least; i < *most; ++i) {
+      for (uint32_t i = least; i < most; ++i) {
         rest = nfa_.Optional(nfa_.Sequence({nfa_.CallRule(rule), rest}));
       }
       parts.push_back(rest);

@@ -32,12 +32,6 @@ class Grammar {
   // JSON of this schema (text). kInvalidArgument or kUnsupported name the place:
   // "schema.properties.age.minimum".
   static Result<std::shared_ptr<const Grammar>> FromJsonSchema(std::string_view schema);
-  // Texts that match as a whole (^ and $ are implied).
-  static Result<std::shared_ptr<const Grammar>> FromRegex(std::string_view expression);
-  // One of these texts; at least one.
-  static std::shared_ptr<const Grammar> FromChoice(const std::vector<std::string>& texts);
-  // llama.cpp's GBNF, from its rule `root` on. kInvalidArgument names the line.
-  static Result<std::shared_ptr<const Grammar>> FromGbnf(std::string_view text);
   // Texts that match as a whole: ^ and $ are implied.
   static Result<std::shared_ptr<const Grammar>> FromRegex(std::string_view expression);
   // One of these texts; at least one.

@@ -285,5 +285,85 @@ TEST(GrammarTest, StringsOfToolCallsKeepTheirConditions) {
   }
 }
 
+TEST(GrammarTest, RegularExpressionsAndChoicesHoldTheWholeAnswer) {
+  auto regex = Grammar::FromRegex("a+|b");
+  ASSERT_TRUE(regex.ok()) << regex.error().message;
+  Automaton either(*regex, Words());
+  EXPECT_TRUE(Matches(either, "aa"));
+  EXPECT_TRUE(Matches(either, "b"));
+  EXPECT_FALSE(Matches(either, "ab"));
+  EXPECT_FALSE(Grammar::FromRegex("a(?=b)").ok());
+  Automaton choice(Grammar::FromChoice({"yes", "no", "none"}), Words());
+  EXPECT_TRUE(Matches(choice, "no"));
+  EXPECT_TRUE(Matches(choice, "none"));
+  EXPECT_FALSE(Matches(choice, "non"));
+}
+
+TEST(GrammarTest, Gbnf) {
+  const auto grammar = Grammar::FromGbnf(R"(# a list of pairs
+root  ::= "{" ws ( pair ("," ws pair)* )? "}"
+pair  ::= name ":" ws (number | root
+                       | "\"" [^"\x00-\x1f]{0,3} "\"")   # over two lines
+name  ::= [a-z_] [a-zA-Z0-9_]*
+number ::= "-"? ("0" | [1-9] [0-9]{0,2}) ("." [0-9]+)?
+ws ::= [ \t\n]?
+)");
+  ASSERT_TRUE(grammar.ok()) << grammar.error().message;
+  Automaton automaton(*grammar, Words());
+  for (const char* good : {"{}", "{a:1}", "{ a: -12.5, b_2:{c:0}}", "{a:\"x\u00e9y\"}"}) {
+    EXPECT_TRUE(Matches(automaton, good)) << good;
+  }
+  for (const char* bad : {"", "{a}", "{a:01}", "{2:1}", "{a:\"xxxx\"}", "{a:1,}", "{a:1"}) {
+    EXPECT_FALSE(Matches(automaton, bad)) << bad;
+  }
+  const std::pair<const char*, const char*> cases[] = {
+      {"", "no rule 'root'"},
+      {"root ::= a", "'a', which no line defines"},
+      {"root ::= \"a", "ends inside"},
+      {"root ::= \"a\"\nroot ::= \"b\"", "again (line 2)"},
+      {"root ::= (\"a\"", "lacks a ')'"},
+      {"root ::= [z-a]", "backwards"},
+      {"root ::= \"a\"{3,2}", "bad repetition"},
+      {"root ::= \"a\"{99999}", "count"},
+      {"root ::= \"\\q\"", "unknown escape"},
+      {"root ::= root \"a\" | \"b\"", "calls itself"},
+      {"root ::= x root \"a\"\nx ::= \"b\"?", "calls itself"},
+      {"= x", "::="},
+  };
+  for (const auto& [text, why] : cases) {
+    const auto refused = Grammar::FromGbnf(text);
+    ASSERT_FALSE(refused.ok()) << text;
+    EXPECT_NE(refused.error().message.find(why), std::string::npos) << refused.error().message;
+  }
+}
+
+TEST(GrammarTest, AmbiguityCostsNoMoreThanItsBound) {
+  // Alternatives that call themselves, or ever deeper doubles: as many stacks as texts of length n.
+  std::string doubles;
+  for (int i = 0; i < 40; ++i) {
+    doubles += StrCat(R"(,"d)", i, R"(":{"anyOf":[{"$ref":"#/$defs/d)", i + 1,
+                      R"("},{"type":"array","items":{"$ref":"#/$defs/d)", i + 1, R"("}}]})");
+  }
+  const std::string schemas[] = {
+      R"({"anyOf":[{"$ref":"#"},{"$ref":"#"},{"type":"null"}]})",
+      StrCat(R"({"$ref":"#/$defs/d0","$defs":{"d40":{"type":"null"})", doubles, "}}"),
+  };
+  for (const std::string& schema : schemas) {
+    auto grammar = Grammar::FromJsonSchema(schema);
+    ASSERT_TRUE(grammar.ok()) << grammar.error().message;
+    Automaton automaton(std::move(grammar).value(), Words());
+    automaton.Advance(automaton.start(), std::string(200, '['));
+  }
+  // Each name twice in a row: every call has a place of its own to come back to.
+  std::string gbnf = "root ::= r0\n";
+  for (int i = 0; i < 40; ++i) {
+    gbnf += StrCat("r", i, " ::= r", i + 1, " \"a\" | r", i + 1, " \"b\"\n");
+  }
+  gbnf += "r40 ::= \"x\"\n";
+  auto grammar = Grammar::FromGbnf(gbnf);
+  ASSERT_TRUE(grammar.ok()) << grammar.error().message;
+  EXPECT_EQ(Automaton(std::move(grammar).value(), Words()).start(), Automaton::kDead);
+}
+
 }  // namespace
 }  // namespace cachalot::grammar

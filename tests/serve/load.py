@@ -3,7 +3,7 @@
 
     load.py BINARY streams [MODEL]       1,000 open event streams, most of them queued
     load.py BINARY throughput MODEL      16 streams against 1; through the engine, and what HTTP costs
-    load.py BINARY masks [MODEL]         what structured output costs beside the forward passes
+    load.py BINARY masks [MODEL]         what structured output costs beside the steps
     load.py BINARY pace MODEL [TOKENS]   a running stream's pace while a long prompt is read
     load.py BINARY soak SECONDS [MODEL]  mixed requests, aborts, bad bodies, slow readers; fails on
                                          a crash, a stuck request, blocks not returned, growing memory
@@ -99,8 +99,7 @@ class Interval:
     """What the server's counters grew by."""
 
     NAMES = ("generation_tokens_total", "prompt_tokens_total", "steps_total", "step_seconds_total",
-             "forward_seconds_total", "sample_seconds_total", "mask_seconds_total",
-             "reply_seconds_total")
+             "mask_seconds_total", "reply_seconds_total")
 
     def __init__(self, server):
         self.server = server
