@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`cachalot serve` over real sockets: python3 serve_test.py BINARY [unittest arguments]."""
+import datetime
 import json
 import re
 import socket
@@ -180,9 +181,50 @@ class Answers(unittest.TestCase):
     def test_a_schema_that_cannot_be_enforced_is_refused(self):
         status, _, data = self.server.call("POST", CHAT, chat("x", response_format={
             "type": "json_schema",
-            "json_schema": {"name": "n", "schema": {"type": "string", "pattern": "a"}}}))
+            "json_schema": {"name": "n", "schema": {"type": "string", "pattern": "a(?=b)"}}}))
         self.assertEqual(status, 400)
         self.assertIn("schema.pattern", data.decode())
+
+    def test_conditions_on_strings_and_numbers_hold(self):
+        schema = {"type": "object", "properties": {
+            "day": {"type": "string", "format": "date"},
+            "code": {"type": "string", "pattern": "^[A-Z]{2,4}-\\d{3}$"},
+            "price": {"type": "number", "minimum": 0.5, "exclusiveMaximum": 10, "multipleOf": 0.25},
+            "pair": {"type": "array", "prefixItems": [{"type": "boolean"}, {"type": "integer"}],
+                     "items": False}},
+            "required": ["day", "code", "price", "pair"]}
+        bodies = [chat("json", seed=seed, max_tokens=200, response_format={
+            "type": "json_schema", "json_schema": {"name": "n", "schema": schema}})
+                  for seed in range(8)]
+        for answer in together([lambda b=b: self.server.post(CHAT, b) for b in bodies]):
+            self.assertEqual(answer["choices"][0]["finish_reason"], "stop")
+            value = json.loads(answer["choices"][0]["message"]["content"])
+            datetime.date.fromisoformat(value["day"].replace("0000", "2000"))
+            self.assertRegex(value["code"], "^[A-Z]{2,4}-[0-9]{3}$")
+            self.assertTrue(0.5 <= value["price"] < 10 and value["price"] * 4 % 1 == 0)
+            self.assertEqual([type(v) for v in value["pair"]], [bool, int])
+
+    def test_regular_expressions_choices_and_grammars_hold_the_answer(self):
+        forms = [({"guided_regex": "(?:ab|c){2,5}"}, r"(?:ab|c){2,5}"),
+                 ({"structured_outputs": {"regex": "[0-9]{4}"}}, r"[0-9]{4}"),
+                 ({"guided_choice": ["yes", "no"]}, r"yes|no"),
+                 ({"structured_outputs": {"choice": ["red", "green"]}}, r"red|green"),
+                 ({"grammar": 'root ::= item ("," item)? \n item ::= [a-c]{1,3} "!"'},
+                  r"[a-c]{1,3}!(,[a-c]{1,3}!)?")]
+        for form, expected in forms:
+            for seed in range(3):
+                for path, body in ((CHAT, chat("x", seed=seed, max_tokens=60)),
+                                   ("/v1/completions", {"prompt": "x", "seed": seed,
+                                                        "max_tokens": 60})):
+                    choice = self.server.post(path, {**body, **form})["choices"][0]
+                    text = choice["text"] if "text" in choice else choice["message"]["content"]
+                    self.assertEqual(choice["finish_reason"], "stop")
+                    self.assertRegex(text, f"^(?:{expected})$")
+        for form, field in (({"guided_regex": "("}, "guided_regex"),
+                            ({"grammar": "root ::= root"}, "grammar")):
+            status, _, data = self.server.call("POST", CHAT, chat("x", **form))
+            self.assertEqual(status, 400)
+            self.assertEqual(json.loads(data)["error"]["param"], field)
 
     def test_a_required_tool_is_called_with_valid_arguments(self):
         tools = [{"type": "function", "function": {
@@ -214,6 +256,35 @@ class Answers(unittest.TestCase):
         ids = self.server.post("/tokenize", {"content": "Hello \u00e9"})["tokens"]
         self.assertEqual(self.server.post("/detokenize", {"tokens": ids})["content"],
                          "Hello \u00e9")
+
+        pieces = self.server.post("/tokenize", {"content": "\u4e2d", "with_pieces": True})["tokens"]
+        spelled = b"".join(p["piece"].encode() if isinstance(p["piece"], str) else bytes(p["piece"])
+                           for p in pieces)
+        self.assertEqual(spelled.decode(), "\u4e2d")
+        messages = [{"role": "user", "content": "How many?"}]
+        template = self.server.post("/apply-template", {"messages": messages})["prompt"]
+        self.assertEqual(self.server.post("/tokenize", {"messages": messages})["tokens"],
+                         self.server.post("/tokenize", {"content": template})["tokens"])
+
+    def test_what_other_servers_say_of_themselves(self):
+        props = self.server.get("/props")
+        self.assertEqual(props["total_slots"], 16)
+        self.assertEqual(props["default_generation_settings"]["n_ctx"], 8192)
+        slots = self.server.get("/slots")
+        self.assertEqual([slot["id"] for slot in slots], list(range(16)))
+        self.assertEqual(self.server.call("GET", "/slots?fail_on_no_slot=1")[0], 200)
+        self.assertEqual(self.server.call("POST", "/slots/0?action=save", {"filename": "x"})[0], 501)
+        self.assertIn("version", self.server.get("/version"))
+        self.assertEqual(self.server.get("/load")["server_load"], 0)
+        self.assertTrue(self.server.get("/user/balance")["is_available"])
+        model = self.server.get("/v1/models")["data"][0]
+        self.assertEqual(self.server.get("/v1/models/" + model["id"])["max_model_len"], 8192)
+
+    def test_the_time_of_steps_and_masks_is_counted(self):
+        self.server.post(CHAT, chat("json", response_format={"type": "json_object"}))
+        steps, masks, replies = (self.server.metric(f"cachalot_{name}_seconds_total")
+                                 for name in ("step", "mask", "reply"))
+        self.assertTrue(0 < masks < steps and replies > 0, (steps, masks, replies))
 
     def test_count_tokens_equals_the_prompt(self):
         messages = [{"role": "user", "content": "How many?"}]
@@ -317,6 +388,33 @@ class Limits(unittest.TestCase):
             self.assertIn("Retry-After", headers)
             for connection in connections:
                 connection.close()
+
+    def test_the_more_urgent_of_those_that_wait_is_first(self):
+        with Server(BINARY, "--parallel", "1") as server:
+            order, threads = [], []
+
+            def ask(name, **more):
+                server.post("/v1/completions", {"prompt": "She", "max_tokens": 40,
+                                                "logit_bias": {"1": -100}, **more})
+                order.append(name)
+
+            requests = [("runs", {"max_tokens": 1500}), ("flex", {"service_tier": "flex"}),
+                        ("none", {}), ("late", {"priority": 5}), ("soon", {"priority": -5})]
+            for i, (name, more) in enumerate(requests):
+                threads.append(threading.Thread(target=ask, args=(name,), kwargs=more))
+                threads[-1].start()
+                what = "running" if i == 0 else "waiting"
+                self.assertTrue(server.wait_for("cachalot_requests_" + what, max(1, i)))
+            for thread in threads:
+                thread.join()
+            self.assertEqual(order, ["runs", "soon", "none", "late", "flex"])
+            status, _, data = server.call("POST", "/v1/completions", {"priority": 101})
+            self.assertEqual((status, json.loads(data)["error"]["param"]), (400, "priority"))
+
+    def test_a_body_larger_than_allowed_is_413(self):
+        with Server(BINARY, "--max-body", "4K") as server:
+            self.assertEqual(server.call("POST", "/v1/completions", {"prompt": "x " * 4000})[0], 413)
+            server.post("/v1/completions", {"prompt": "She", "max_tokens": 1})
 
     def test_a_signal_ends_streams_properly(self):
         server = Server(BINARY, "--drain", "0")

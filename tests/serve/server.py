@@ -56,6 +56,11 @@ class Server:
         assert status == 200, (status, data)
         return json.loads(data)
 
+    def get(self, path):
+        status, _, data = self.call("GET", path)
+        assert status == 200, (status, data)
+        return json.loads(data)
+
     def stream(self, path, body):
         """The events of a streamed answer, parsed; without [DONE]."""
         connection = self.connect()
