@@ -37,6 +37,7 @@ struct ServeFlags {
   uint32_t write_timeout_seconds = 30;
   uint32_t ping_seconds = 10;
   double prefill_slack = 2.5;
+  bool strict_model = false;
   bool log_prompts = false;
   bool quiet = false;
 };
@@ -103,6 +104,7 @@ Status Serve(ServeFlags flags) {
   options.parallel = flags.parallel;
   options.max_requests = flags.parallel + flags.queue;
   options.log_prompts = flags.log_prompts;
+  options.strict_model = flags.strict_model;
   if (!flags.quiet) {
     options.log = [](std::string_view line) { fmt::print(stderr, "{}\n", line); };
   }
@@ -187,6 +189,8 @@ void RegisterServe(CLI::App& app, int& exit_code) {
                    "A step with prompts may last this many times one without (default: 2.5)")
       ->check(CLI::Range(1.0, 1000.0));
   AddHttpFlags(*command, *flags);
+  command->add_flag("--strict-model", flags->strict_model,
+                    "Refuse requests for a model of another name (default: any name will do)");
   command->add_flag("--log-prompts", flags->log_prompts, "Write prompts to the log");
   command->add_flag("--quiet", flags->quiet, "No log line per request");
   SetExamples(*command,

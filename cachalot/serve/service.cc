@@ -180,6 +180,18 @@ kvcache::CacheScope Service::ScopeOf(const http::Request& request, std::string_v
   return kvcache::CacheScope{http::Sha256Prefix(StrCat(auth.key_idx, ":", user_id))};
 }
 
+// By default any name will do: agents have names of hosted models built in. [api.md 3]
+api::ApiStatus Service::CheckModel(const api::GenerateRequest& request) const {
+  if (!options_.strict_model) return {};
+  for (const std::string_view known :
+       {std::string_view(model_.name), std::string_view("deepseek-chat"),
+        std::string_view("deepseek-reasoner")}) {
+    if (request.model == known) return {};
+  }
+  return api::InvalidRequest("model", StrCat("The supported API model names are ", model_.name,
+                                             ", but you passed ", request.model, "."));
+}
+
 void Service::Generate(api::Surface surface, const ExchangePtr& exchange) {
   if (draining_) {
     return ReplyError(exchange, surface, api::ErrorOfStatus(503, "the server is shutting down"));
@@ -192,6 +204,9 @@ void Service::Generate(api::Surface surface, const ExchangePtr& exchange) {
   }
   auto request = api::ParseRequest(surface, exchange->request().body, {.format = model_.format});
   if (!request.ok()) return ReplyError(exchange, surface, request.error());
+  if (const auto known = CheckModel(*request); !known.ok()) {
+    return ReplyError(exchange, surface, known.error());
+  }
   const kvcache::CacheScope scope = ScopeOf(exchange->request(), request->user_id);
   call_texts_.Replay(scope, request->conversation.messages);
   auto prompts = BuildPrompts(*request, model_, scope, transcripts_);

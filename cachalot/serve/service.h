@@ -28,6 +28,7 @@ struct ServiceOptions {
   bool share_cache = false;     // prefixes are shared between keys and users
   uint32_t parallel = 16;       // requests in a step
   uint32_t max_requests = 272;  // running and waiting; beyond: 429
+  bool strict_model = false;    // other names than the served model's are refused
   bool log_prompts = false;
   std::function<void(std::string_view line)> log;  // one line a request; may be empty
 };
@@ -64,6 +65,7 @@ class Service {
   void Health(const std::shared_ptr<http::Exchange>& exchange);
   void Cache(const std::shared_ptr<http::Exchange>& exchange);
   http::Response ErrorResponse(api::Surface surface, const api::ApiError& error);
+  api::ApiStatus CheckModel(const api::GenerateRequest& request) const;
   kvcache::CacheScope ScopeOf(const http::Request& request, std::string_view user_id) const;
   void Reply(const std::shared_ptr<http::Exchange>& exchange, int status, std::string body,
              std::string content_type = "application/json");

@@ -411,6 +411,17 @@ class Limits(unittest.TestCase):
             status, _, data = server.call("POST", "/v1/completions", {"priority": 101})
             self.assertEqual((status, json.loads(data)["error"]["param"]), (400, "priority"))
 
+    def test_other_models_are_refused_where_asked_for(self):
+        with Server(BINARY, "--strict-model", "--name", "small") as server:
+            for model, expected in (("small", 200), ("deepseek-chat", 200), ("other", 400)):
+                for path, body in ((CHAT, chat("x", model=model)),
+                                   ("/v1/completions", {"prompt": "x", "max_tokens": 1,
+                                                        "model": model})):
+                    status, _, data = server.call("POST", path, body)
+                    self.assertEqual(status, expected)
+                    if status == 400:
+                        self.assertEqual(json.loads(data)["error"]["param"], "model")
+
     def test_a_body_larger_than_allowed_is_413(self):
         with Server(BINARY, "--max-body", "4K") as server:
             self.assertEqual(server.call("POST", "/v1/completions", {"prompt": "x " * 4000})[0], 413)
