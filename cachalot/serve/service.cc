@@ -40,6 +40,19 @@ api::ApiResult<Json> ParseBody(const ExchangePtr& exchange) {
   return *json;
 }
 
+// What a page of another site may send without asking is refused: text/plain always, as the hosted
+// service does, and a form's type, which `curl -d` has too, where it comes from a page.
+bool IsJsonType(const http::Request& request) {
+  std::string type(request.Header("Content-Type"));
+  type.resize(std::min(type.find(';'), type.size()));
+  std::erase(type, ' ');
+  std::ranges::transform(type, type.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
+  if (type == "application/x-www-form-urlencoded") return request.Header("Origin").empty();
+  return type.empty() || type == "application/json" || type.ends_with("+json");
+}
+
 // As text, or as a list of bytes where it is none by itself. [api.md 11]
 Json Piece(std::string_view bytes) {
   if (tokenizer::ValidUtf8Length(bytes, 0) == bytes.size()) return std::string(bytes);
@@ -133,7 +146,12 @@ void Service::Handle(const ExchangePtr& exchange) {
   for (const Route& route : routes) {
     if (route.path != path) continue;
     known = true;
-    if (route.method == method) return route.answer();
+    if (route.method != method) continue;
+    if (method == "POST" && !IsJsonType(exchange->request())) {
+      return ReplyError(exchange, surface,
+                        api::ErrorOfStatus(415, "the body must be sent as application/json"));
+    }
+    return route.answer();
   }
   if (method == "POST" && path.starts_with("/slots/")) {
     return ReplyError(exchange, surface,

@@ -324,6 +324,17 @@ class Answers(unittest.TestCase):
         self.assertEqual(self.server.call("GET", CHAT)[0], 405)
         self.assertEqual(self.server.call("GET", "/v1/models/other")[0], 404)
 
+    def test_bodies_that_a_foreign_page_could_send_are_refused(self):
+        body = json.dumps(chat("x", max_tokens=1)).encode()
+        form = "application/x-www-form-urlencoded"
+        cases = [({}, 200), ({"Content-Type": "Application/JSON; charset=utf-8"}, 200),
+                 ({"Content-Type": form}, 200),  # what curl -d sends
+                 ({"Content-Type": form, "Origin": "https://evil.example"}, 415),
+                 ({"Content-Type": "text/plain"}, 415),
+                 ({"Content-Type": "multipart/form-data; boundary=x"}, 415)]
+        for headers, expected in cases:
+            self.assertEqual(self.server.call("POST", CHAT, body, headers)[0], expected, headers)
+
     def test_purging_needs_a_key(self):
         self.assertEqual(self.server.call("DELETE", "/v1/cache")[0], 403)
 
