@@ -50,7 +50,7 @@ kernels::CompressorTail ConstTail(const kvcache::TailView& tail) {
 
 }  // namespace
 
-AttentionHalf::AttentionHalf(const Config& c, const ForwardOptions& o) {
+AttentionHalf::AttentionHalf(const Config& c, const ForwardOptions& o, size_t num_threads) {
   const size_t tile = std::min(o.max_step_tokens, kAttentionTile);
   const size_t index_width = HasLayer(c, kCsaRatio) ? 2 * size_t{c.index_head_dim} : 0;
   const size_t index_heads = HasLayer(c, kCsaRatio) ? c.index_n_heads : 0;
@@ -70,13 +70,16 @@ AttentionHalf::AttentionHalf(const Config& c, const ForwardOptions& o) {
   emission_sin_ = Activation(kMaxWaveEntries, c.qk_rope_head_dim / 2);
   emission_positions_.reserve(kMaxWaveEntries);
   emissions_.reserve(kMaxWaveEntries);
-  selected_.resize(tile * c.index_topk);
+  if (HasLayer(c, kCsaRatio)) {
+    selected_.resize(tile * c.index_topk);
+    select_scratch_.resize(kernels::SelectScratchWords(tile, c.index_topk, num_threads));
+  }
   queries_.reserve(tile);
   index_queries_.reserve(tile);
 }
 
 size_t AttentionHalf::scratch_bytes() const {
-  size_t bytes = 0;
+  size_t bytes = select_scratch_.size() * sizeof(uint64_t);
   for (const Activation* a : {&qr_, &q_, &kv_, &wo_a_out_, &main_k_, &main_gate_, &index_k_,
                               &index_gate_, &index_q_, &index_weights_, &entries_, &keys_}) {
     bytes += a->bytes();
@@ -241,15 +244,6 @@ void AttentionHalf::EmitIndex(const StepEnv& env, const LayerWeights& w, size_t 
 void AttentionHalf::SelectWave(const StepEnv& env, size_t kv_layer, const Tile& tile,
                                const Wave& wave) {
   const Config& c = env.config;
-  size_t most_entries = 0;
-  for (uint32_t i = 0; i < wave.count; ++i) {
-    const StepToken& token = env.plan.tokens[env.plan.wave_rows[wave.begin + i]];
-    most_entries = std::max<size_t>(most_entries, (token.position + 1) / kCsaRatio);
-  }
-  // Grows in steps that double, so that a decode of n tokens allocates log n times.
-  if (index_scores_.size() < most_entries * wave.count) {
-    index_scores_.resize(std::max(most_entries * wave.count, 2 * index_scores_.size()));
-  }
   index_queries_.clear();
   for (uint32_t i = 0; i < wave.count; ++i) {
     const uint32_t step_row = env.plan.wave_rows[wave.begin + i];
@@ -259,11 +253,13 @@ void AttentionHalf::SelectWave(const StepEnv& env, size_t kv_layer, const Tile& 
                               .weights = index_weights_.Rows(tile.count).Row(row).data(),
                               .keys = token.sequence->compressed(kv_layer),
                               .num_entries = (token.position + 1) / kCsaRatio,
-                              .selected = selected_.data() + row * c.index_topk,
-                              .scores = index_scores_.data() + i * most_entries});
+                              .selected = selected_.data() + row * c.index_topk});
   }
-  kernels::SelectEntries(
-      {.queries = index_queries_, .heads = c.index_n_heads, .topk = c.index_topk}, env.ctx);
+  kernels::SelectEntries({.queries = index_queries_,
+                          .heads = c.index_n_heads,
+                          .topk = c.index_topk,
+                          .scratch = select_scratch_},
+                         env.ctx);
 }
 
 void AttentionHalf::AttendWave(const StepEnv& env, const LayerWeights& w, size_t kv_layer,

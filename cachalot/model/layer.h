@@ -56,7 +56,7 @@ struct StepEnv {
 // compressed entries of KV layer `kv_layer` for every token of the step.
 class AttentionHalf {
  public:
-  AttentionHalf(const Config& config, const ForwardOptions& options);
+  AttentionHalf(const Config& config, const ForwardOptions& options, size_t num_threads);
   void Run(const StepEnv& env, const LayerWeights& w, size_t kv_layer, MatView<const float> x,
            MatView<float> z);
   size_t scratch_bytes() const;
@@ -90,8 +90,8 @@ class AttentionHalf {
   Activation emission_cos_, emission_sin_;
   std::vector<uint32_t> emission_positions_;
   std::vector<Emission> emissions_;
-  std::vector<uint32_t> selected_;   // [tile, index_topk]
-  std::vector<float> index_scores_;  // [wave, entries], grown when a context first gets that long
+  std::vector<uint32_t> selected_;  // [tile, index_topk]
+  std::vector<uint64_t> select_scratch_;
   std::vector<kernels::AttentionQuery> queries_;
   std::vector<kernels::IndexQuery> index_queries_;
 };
