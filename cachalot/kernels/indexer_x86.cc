@@ -38,7 +38,6 @@ bool HasX86IndexScores(Target /*target*/) { return false; }
 #include <cstring>
 #include <utility>
 
-#include "cachalot/numeric/formats.h"
 #include "hwy/base.h"
 
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
@@ -75,6 +74,13 @@ struct CodeTables {
   alignas(64) std::array<uint8_t, 64> bytes{};
 };
 constexpr CodeTables kCodeTables;
+
+// acc + u . s, four bytes a lane. GCC 12 copies the accumulators of the intrinsic back and forth:
+// a third of the speed.
+HWY_INLINE __m512i AddDots(__m512i acc, __m512i u, __m512i s) {
+  asm("vpdpbusd %[s], %[u], %[acc]" : [acc] "+v"(acc) : [u] "v"(u), [s] "v"(s));
+  return acc;
+}
 
 HWY_INLINE __m512 Relu(__m512i dots) {
   return _mm512_max_ps(_mm512_cvtepi32_ps(dots), _mm512_setzero_ps());
@@ -195,10 +201,12 @@ class KeyTile {
 
   // Whether all fit; then bytes() and scales() are set, also for slots up to a multiple of kKeys.
   bool Load(const CompressedView& keys, size_t begin, size_t count) {
-    for (size_t i = 0; i < count; ++i) {
-      const size_t j = begin + i;
-      const ConstKvRows block = keys.Block(j / keys.rows_per_block);
-      if (!LoadKey(block, j % keys.rows_per_block, i)) return false;
+    const size_t per_block = keys.rows_per_block;
+    for (size_t i = 0; i < count;) {
+      const size_t row = (begin + i) % per_block;
+      const size_t rows = std::min(per_block - row, count - i);
+      if (!LoadRows(keys.Block((begin + i) / per_block), row, rows, i)) return false;
+      i += rows;
     }
     for (size_t i = count; i % kKeys != 0; ++i) {
       std::memset(bytes_ + i * padded_, 0, padded_);
@@ -207,24 +215,52 @@ class KeyTile {
     return true;
   }
 
+  // Asks for the codes and scales of a tile: blocks lie apart, so the core's own prefetcher starts
+  // anew in each (1.3 times the time at 262,144 entries).
+  static void Prefetch(const CompressedView& keys, size_t begin, size_t count) {
+    const size_t per_block = keys.rows_per_block;
+    for (size_t i = 0; i < count;) {
+      const size_t row = (begin + i) % per_block;
+      const size_t rows = std::min(per_block - row, count - i);
+      const ConstKvRows block = keys.Block((begin + i) / per_block);
+      PrefetchBytes(block.KeyCodes(row), rows * block.layout.key_code_bytes());
+      PrefetchBytes(block.KeyScales(row), rows * block.layout.key_scale_bytes());
+      i += rows;
+    }
+  }
+
   const uint8_t* bytes(size_t i) const { return bytes_ + i * padded_; }
   const float* scales() const { return scales_; }
 
  private:
-  bool LoadKey(const ConstKvRows& block, size_t row, size_t slot) {
-    const size_t key_dim = block.layout.key_dim;
-    const uint8_t* scales = block.KeyScales(row);
-    const auto [least, most] = std::minmax_element(scales, scales + block.layout.key_scale_bytes());
-    const uint32_t base = *least;
-    if (*most - base > kMaxShift || base < kLeastScale || *most == 0xFF) return false;
-    const uint8_t* codes = block.KeyCodes(row);
-    uint8_t* to = bytes_ + slot * padded_;
-    for (size_t k = 0; k < key_dim; k += kChunk) {
-      DecodeChunk(codes + k / 2, std::min(kChunk, key_dim - k), scales + k / kKeyScaleBlock, base,
-                  to + k);
+  static void PrefetchBytes(const uint8_t* p, size_t bytes) {
+    for (size_t b = 0; b < bytes; b += kCacheLineBytes) {
+      _mm_prefetch(reinterpret_cast<const char*>(p + b), _MM_HINT_T0);
     }
-    // Integers count halves of the code unit.
-    scales_[slot] = 0.5f * E8M0ToFloat(static_cast<uint8_t>(base));
+  }
+
+  // Rows [row, row + rows) of a block to slots from `slot` on.
+  bool LoadRows(const ConstKvRows& block, size_t row, size_t rows, size_t slot) {
+    const size_t key_dim = block.layout.key_dim;
+    const size_t num_scales = block.layout.key_scale_bytes();
+    const uint8_t* codes = block.KeyCodes(row);
+    const uint8_t* scales = block.KeyScales(row);
+    for (size_t i = 0; i < rows; ++i, codes += key_dim / 2, scales += num_scales) {
+      uint32_t base = scales[0];
+      uint32_t most = scales[0];
+      for (size_t b = 1; b < num_scales; ++b) {
+        base = std::min<uint32_t>(base, scales[b]);
+        most = std::max<uint32_t>(most, scales[b]);
+      }
+      if (most - base > kMaxShift || base < kLeastScale || most == 0xFF) return false;
+      uint8_t* to = bytes_ + (slot + i) * padded_;
+      for (size_t k = 0; k < key_dim; k += kChunk) {
+        DecodeChunk(codes + k / 2, std::min(kChunk, key_dim - k), scales + k / kKeyScaleBlock, base,
+                    to + k);
+      }
+      // Integers count halves of the code unit: 2^(base - 127 - 1), a normal number.
+      scales_[slot + i] = std::bit_cast<float>((base - 1) << 23);
+    }
     return true;
   }
 
@@ -276,7 +312,7 @@ HWY_INLINE void AddHeads(const IntegerQuery& query, size_t head, const uint8_t* 
       const __m512i dims = _mm512_set1_epi32(key);
       HWY_UNROLL(4)
       for (size_t v = 0; v < kVectors; ++v) {
-        acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], dims, quad[v]);
+        acc[i][v] = AddDots(acc[i][v], dims, quad[v]);
       }
     }
   }
@@ -320,6 +356,8 @@ void Run(const IndexTask& task, IndexFn* floats, ScoreFn* score_bf16) {
   alignas(64) float scores[kTileRows];
   for (size_t begin = task.begin; begin < task.end; begin += kTileRows) {
     const size_t count = std::min<size_t>(kTileRows, task.end - begin);
+    const size_t next = begin + count;
+    KeyTile::Prefetch(task.query->keys, next, std::min<size_t>(kTileRows, task.end - next));
     if (tile.Load(task.query->keys, begin, count)) {
       ScoreTile(query, tile, count, scores);
       task.sink(begin, {scores, count});

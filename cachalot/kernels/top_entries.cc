@@ -17,6 +17,12 @@ uint64_t NthLargest(std::span<uint64_t> words, uint32_t topk) {
   return *nth;
 }
 
+// The score of a candidate word; NaN for 0, which is none.
+float CandidateScore(uint64_t candidate) {
+  const auto ascending = static_cast<uint32_t>(candidate >> 32);
+  return std::bit_cast<float>((ascending >> 31) != 0 ? ascending & 0x7FFFFFFFu : ~ascending);
+}
+
 }  // namespace
 
 uint64_t CandidateWord(float score, uint32_t entry) {
@@ -42,6 +48,11 @@ void SelectLargest(std::span<const uint64_t> candidates, uint32_t topk, std::spa
 void TopEntries::Add(size_t begin, std::span<const float> scores) {
   // Relaxed: a floor that comes late only lets more candidates in.
   uint64_t least = floor_.load(std::memory_order_relaxed);
+  // Nearly all tiles of a long context end here. One without a floor yet does not.
+  const float least_score = CandidateScore(least);
+  bool any = least == 0;
+  for (const float score : scores) any |= score >= least_score;
+  if (!any) return;
   for (size_t i = 0; i < scores.size(); ++i) {
     const uint64_t word = CandidateWord(scores[i], static_cast<uint32_t>(begin + i));
     if (word < least) continue;
