@@ -25,6 +25,10 @@ constexpr auto kFileCheckInterval = std::chrono::seconds(1);
 
 using Clock = std::chrono::steady_clock;
 
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
 // A request from Submit to its last event.
 struct Task {
   RequestId id{};
@@ -137,6 +141,7 @@ struct Engine::Impl {
   std::vector<uint32_t> logit_rows;
   std::vector<float> logits;      // [max_sequences, V]
   std::vector<float> raw_logits;  // [V]: a row as the model gave it, for logprobs
+  double accept_seconds = 0;      // of all steps: constraints following the tokens
   Clock::time_point next_file_check{};
 };
 
@@ -246,12 +251,14 @@ bool Engine::HasWork() const { return !impl_->waiting.empty() || !impl_->running
 Result<std::span<const Event>> Engine::Step() {
   impl_->events.clear();
   impl_->finished.clear();
+  const Clock::time_point begin = Clock::now();
   CACHALOT_RETURN_IF_ERROR(impl_->CheckFiles());
   impl_->EndCancelled();
   impl_->Admit();
   impl_->PlanStep();
   if (!impl_->parts.empty()) CACHALOT_RETURN_IF_ERROR(impl_->RunStep());
   impl_->RemoveFinished();
+  impl_->stats.step_seconds += SecondsSince(begin);
   return std::span<const Event>(impl_->events);
 }
 
@@ -264,6 +271,7 @@ EngineStats Engine::stats() const {
   EngineStats stats = impl_->stats;
   stats.running = static_cast<uint32_t>(impl_->running.size());
   stats.waiting = static_cast<uint32_t>(impl_->waiting.size());
+  stats.mask_seconds = impl_->sampler.mask_seconds() + impl_->accept_seconds;
   stats.cache = impl_->cache->stats();
   return stats;
 }
@@ -395,7 +403,9 @@ Status Engine::Impl::RunStep() {
   const Clock::time_point begin = Clock::now();
   CACHALOT_RETURN_IF_ERROR(forward->Step(
       inputs, {.logit_rows = logit_rows, .logits = {logits.data(), logit_rows.size(), vocab}}));
-  budget.Measured(row, std::chrono::duration<double>(Clock::now() - begin).count());
+  const double seconds = SecondsSince(begin);
+  budget.Measured(row, seconds);
+  stats.forward_seconds += seconds;
   ++stats.steps;
   size_t sampled = 0;
   for (const Part& part : parts) {
@@ -420,10 +430,16 @@ void Engine::Impl::SampleRow(Task& task, std::span<float> row) {
   const std::span<const uint32_t> tokens = task.tokens;
   const TokenHistory history{.prompt = tokens.first(task.prompt_size),
                              .generated = tokens.subspan(task.prompt_size)};
+  const Clock::time_point begin = Clock::now();
   if (task.request.logprobs) raw_logits.assign(row.begin(), row.end());
   const uint32_t token =
       sampler.Sample(row, history, task.request.sampling, tokens.size(), task.request.constraint);
-  if (task.request.constraint != nullptr) task.request.constraint->Accept(token);
+  if (task.request.constraint != nullptr) {
+    const Clock::time_point sampled = Clock::now();
+    task.request.constraint->Accept(token);
+    accept_seconds += SecondsSince(sampled);
+  }
+  stats.sample_seconds += SecondsSince(begin);
   task.tokens.push_back(token);
   events.back().token = token;
   ++stats.generated_tokens;

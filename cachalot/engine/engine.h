@@ -74,6 +74,12 @@ struct EngineStats {
   uint64_t prompt_tokens = 0;     // fed
   uint64_t reused_tokens = 0;     // remembered
   uint64_t generated_tokens = 0;  // sampled
+  // Wall time on the calling thread, of steps that ran: all of Step, of it the forward passes, the
+  // sampling with its masks, and of that what constraints cost (masks and following the tokens).
+  double step_seconds = 0;
+  double forward_seconds = 0;
+  double sample_seconds = 0;
+  double mask_seconds = 0;
   uint64_t kv_memory_bytes = 0;
   uint64_t kv_reserved_bytes = 0;  // for running sequences
   kvcache::PrefixCacheStats cache;

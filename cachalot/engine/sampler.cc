@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -117,11 +118,23 @@ void Sampler::ApplyPenalties(std::span<float> logits, const TokenHistory& histor
 }
 
 void Sampler::ApplyConstraint(std::span<float> logits, TokenConstraint& constraint) {
+  const auto begin = std::chrono::steady_clock::now();
   std::ranges::fill(mask_, ~uint64_t{0});
   constraint.ApplyMask(mask_);
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (((mask_[id / 64] >> (id % 64)) & 1) == 0) logits[id] = kNever;
+  // Word by word: most masks allow nearly all tokens or nearly none.
+  for (size_t first = 0; first < logits.size(); first += 64) {
+    const uint64_t word = mask_[first / 64];
+    const size_t count = std::min<size_t>(64, logits.size() - first);
+    if (word == ~uint64_t{0}) continue;
+    if (word == 0) {
+      std::ranges::fill(logits.subspan(first, count), kNever);
+      continue;
+    }
+    for (size_t i = 0; i < count; ++i) {
+      if (((word >> i) & 1) == 0) logits[first + i] = kNever;
+    }
   }
+  mask_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 // The kept ids, largest logit first, ties to the lower id.

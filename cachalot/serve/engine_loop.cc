@@ -11,12 +11,18 @@ namespace {
 // come, and the files are looked at again this often.
 constexpr auto kRetry = std::chrono::milliseconds(200);
 
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
 Error Stopped() { return {ErrorCode::kUnavailable, "the server is shutting down"}; }
 
 }  // namespace
 
 EngineLoop::EngineLoop(std::unique_ptr<engine::Engine> engine)
-    : engine_(std::move(engine)), stats_(engine_->stats()), thread_([this] { Run(); }) {}
+    : engine_(std::move(engine)), stats_{.engine = engine_->stats()}, thread_([this] { Run(); }) {}
 
 EngineLoop::~EngineLoop() { Stop(); }
 
@@ -69,7 +75,7 @@ void EngineLoop::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-engine::EngineStats EngineLoop::stats() const {
+LoopStats EngineLoop::stats() const {
   const std::lock_guard lock(mutex_);
   return stats_;
 }
@@ -79,7 +85,7 @@ void EngineLoop::Run() {
     std::vector<Command> commands;
     {
       std::unique_lock lock(mutex_);
-      stats_ = engine_->stats();
+      stats_ = {.engine = engine_->stats(), .reply_seconds = reply_seconds_};
       wake_.wait(lock, [this] { return stopping_ || !commands_.empty() || engine_->HasWork(); });
       commands.swap(commands_);
       // Only after a round that failed everybody: then Submit may fail what still comes by itself.
@@ -87,7 +93,9 @@ void EngineLoop::Run() {
       if (ended_) return;
       stopping = stopping_;
     }
+    const auto begin = Clock::now();
     for (Command& command : commands) command();
+    reply_seconds_ += SecondsSince(begin);
     if (stopping) {
       FailAll(Stopped());
     } else if (engine_->HasWork()) {
@@ -103,17 +111,21 @@ void EngineLoop::Step() {
     std::this_thread::sleep_for(kRetry);
     return;
   }
-  for (const engine::Event& event : *events) {
-    const auto found = clients_.find(event.request);
-    if (found == clients_.end()) continue;
-    const std::shared_ptr<EngineClient> client = found->second;
-    if (event.finish) clients_.erase(found);
-    if (event.error) {
-      Fail(*client, *event.error);
-    } else {
-      client->OnEvent(event);
-      if (event.finish) RequestEnded();
-    }
+  const auto begin = Clock::now();
+  for (const engine::Event& event : *events) Deliver(event);
+  reply_seconds_ += SecondsSince(begin);
+}
+
+void EngineLoop::Deliver(const engine::Event& event) {
+  const auto found = clients_.find(event.request);
+  if (found == clients_.end()) return;
+  const std::shared_ptr<EngineClient> client = found->second;
+  if (event.finish) clients_.erase(found);
+  if (event.error) {
+    Fail(*client, *event.error);
+  } else {
+    client->OnEvent(event);
+    if (event.finish) RequestEnded();
   }
 }
 

@@ -36,8 +36,8 @@ Histogram& AddHistogram(prometheus::Registry& registry, const char* name, const 
 }
 
 // Counters only grow: brings one up to what the engine counted.
-void RaiseTo(Counter& counter, uint64_t value) {
-  const double missing = static_cast<double>(value) - counter.Value();
+void RaiseTo(Counter& counter, double value) {
+  const double missing = value - counter.Value();
   if (missing > 0) counter.Increment(missing);
 }
 
@@ -63,6 +63,17 @@ struct Metrics::Impl {
   Counter& evicted =
       AddCounter(registry, "cachalot_prefix_evictions_total", "Checkpoints dropped for room");
   Counter& steps = AddCounter(registry, "cachalot_steps_total", "Forward steps");
+  Counter& step_seconds = AddCounter(registry, "cachalot_step_seconds_total",
+                                     "Time in steps, sampling and cache work included");
+  Counter& forward_seconds = AddCounter(registry, "cachalot_forward_seconds_total",
+                                        "Of the time in steps: the model's forward passes");
+  Counter& sample_seconds = AddCounter(registry, "cachalot_sample_seconds_total",
+                                       "Of the time in steps: sampling, with masks");
+  Counter& mask_seconds = AddCounter(registry, "cachalot_mask_seconds_total",
+                                     "Of the time in sampling: masks of structured output");
+  Counter& reply_seconds =
+      AddCounter(registry, "cachalot_reply_seconds_total",
+                 "Time of the engine's thread between steps: text, JSON, handing to HTTP");
   Counter& prompt = AddCounter(registry, "cachalot_prompt_tokens_total", "Prompt tokens computed");
   Counter& reused =
       AddCounter(registry, "cachalot_prompt_tokens_reused_total", "Prompt tokens remembered");
@@ -113,7 +124,9 @@ void Metrics::HttpRequest(int status) {
   impl_->http.Add({{"status", std::to_string(status)}}).Increment();
 }
 
-std::string Metrics::Text(const engine::EngineStats& stats, size_t open_connections) {
+std::string Metrics::Text(const LoopStats& loop, size_t open_connections) {
+  const engine::EngineStats& stats = loop.engine;
+  const auto count = [](uint64_t value) { return static_cast<double>(value); };
   const std::lock_guard lock(impl_->gauges);
   impl_->running.Set(stats.running);
   impl_->waiting.Set(stats.waiting);
@@ -122,13 +135,18 @@ std::string Metrics::Text(const engine::EngineStats& stats, size_t open_connecti
   impl_->kv_reserved.Set(static_cast<double>(stats.kv_reserved_bytes));
   impl_->kv_remembered.Set(static_cast<double>(stats.cache.bytes));
   impl_->checkpoints.Set(static_cast<double>(stats.cache.checkpoints));
-  RaiseTo(impl_->hits, stats.cache.hits);
-  RaiseTo(impl_->misses, stats.cache.misses);
-  RaiseTo(impl_->evicted, stats.cache.evicted);
-  RaiseTo(impl_->steps, stats.steps);
-  RaiseTo(impl_->prompt, stats.prompt_tokens);
-  RaiseTo(impl_->reused, stats.reused_tokens);
-  RaiseTo(impl_->generated, stats.generated_tokens);
+  RaiseTo(impl_->hits, count(stats.cache.hits));
+  RaiseTo(impl_->misses, count(stats.cache.misses));
+  RaiseTo(impl_->evicted, count(stats.cache.evicted));
+  RaiseTo(impl_->steps, count(stats.steps));
+  RaiseTo(impl_->step_seconds, stats.step_seconds);
+  RaiseTo(impl_->forward_seconds, stats.forward_seconds);
+  RaiseTo(impl_->sample_seconds, stats.sample_seconds);
+  RaiseTo(impl_->mask_seconds, stats.mask_seconds);
+  RaiseTo(impl_->reply_seconds, loop.reply_seconds);
+  RaiseTo(impl_->prompt, count(stats.prompt_tokens));
+  RaiseTo(impl_->reused, count(stats.reused_tokens));
+  RaiseTo(impl_->generated, count(stats.generated_tokens));
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "cachalot/engine/engine.h"
+#include "cachalot/serve/engine_loop.h"
 #include "cachalot/serve/served_model.h"
 
 namespace cachalot::serve {
@@ -39,8 +39,8 @@ class Metrics {
   void RequestDone(const RequestRecord& record);
   void TokenInterval(double seconds);  // between two tokens of a stream
   void HttpRequest(int status);
-  // The exposition; gauges as of `stats`.
-  std::string Text(const engine::EngineStats& stats, size_t open_connections);
+  // The exposition; gauges as of `loop`.
+  std::string Text(const LoopStats& loop, size_t open_connections);
 
  private:
   struct Impl;

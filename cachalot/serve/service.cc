@@ -301,7 +301,7 @@ void Service::Cache(const ExchangePtr& exchange) {
     call_texts_.Purge(scope);
     return Reply(exchange, 200, Dump({{"purged", true}}));
   }
-  const engine::EngineStats stats = loop_.stats();
+  const engine::EngineStats stats = loop_.stats().engine;
   Reply(exchange, 200,
         Dump({{"kv_memory_bytes", stats.kv_memory_bytes},
               {"reserved_bytes", stats.kv_reserved_bytes},
