@@ -75,6 +75,14 @@ class Forward {
   // outputs do not depend on the other tokens of the step beyond those its sequence's past defines.
   Status Step(std::span<const SequenceInput> inputs, const ForwardOutputs& outputs);
 
+  // Runs the MTP block after a step, when the tokens that follow are known: on the `rows` of that
+  // step (ascending) whose tokens stay, with next[i] the token after row rows[i]. Writes their MTP
+  // window; logits row i is what the block makes of row rows[logit_rows[i]], i.e. of the token
+  // after next. [model.md 6.1] Needs with_mtp; at most once a step, before its sequences advance.
+  // Allocates nothing. next >= V is kInvalidArgument, anything else wrong a bug.
+  Status Draft(std::span<const uint32_t> rows, std::span<const uint32_t> next,
+               std::span<const uint32_t> logit_rows, MatView<float> logits);
+
   const Weights& weights() const;
   const ForwardOptions& options() const;
   size_t scratch_bytes() const;
