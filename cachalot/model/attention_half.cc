@@ -89,12 +89,16 @@ void AttentionHalf::Run(const StepEnv& env, const LayerWeights& w, size_t kv_lay
   for (const Tile& tile : env.plan.tiles) {
     ProjectTile(env, w, tile, x.Rows(tile.begin, tile.count));
     RotateTile(env, w, tile);
+    env.Mark(StepOp::kRope);
     for (uint32_t i = 0; i < tile.num_waves; ++i) {
       const Wave& wave = env.plan.waves[tile.first_wave + i];
       StoreWave(env, w, kv_layer, tile, wave);
       if (w.compress_ratio != 0) EmitEntries(env, w, kv_layer, wave);
+      env.Mark(StepOp::kStoreKv);
       if (w.attn.indexer) SelectWave(env, kv_layer, tile, wave);
+      env.Mark(StepOp::kIndexer);
       AttendWave(env, w, kv_layer, tile, wave);
+      env.Mark(StepOp::kAttention);
     }
     OutputTile(env, w, tile, z.Rows(tile.begin, tile.count));
   }
@@ -120,14 +124,15 @@ void AttentionHalf::ProjectTile(const StepEnv& env, const LayerWeights& w, const
     env.linear.Add(float_input, w.attn.indexer->compressor.wgate, index_gate_.Rows(n));
     env.linear.Add(float_input, w.attn.indexer->weights_proj, index_weights_.Rows(n));
   }
-  env.linear.Run();
+  env.RunProducts(StepOp::kQueryKv);
 
   kernels::RmsNorm(qr, w.attn.q_norm, c.rms_norm_eps, qr, env.ctx);
   kernels::RmsNorm(kv_.Rows(n), w.attn.kv_norm, c.rms_norm_eps, kv_.Rows(n), env.ctx);
+  env.Mark(StepOp::kNorm);
   const auto qr_input = env.linear.Prepare(qr, InputKind::kQuantized);
   env.linear.Add(qr_input, w.attn.wq_b, q_.Rows(n));
   if (w.attn.indexer) env.linear.Add(qr_input, w.attn.indexer->wq_b, index_q_.Rows(n));
-  env.linear.Run();
+  env.RunProducts(StepOp::kQueryUp);
 }
 
 void AttentionHalf::RotateTile(const StepEnv& env, const LayerWeights& w, const Tile& tile) {
@@ -144,6 +149,7 @@ void AttentionHalf::RotateTile(const StepEnv& env, const LayerWeights& w, const 
   // Heads as rows: the per-head norm has no weight. [model.md 4.1.3]
   const MatView<float> heads(q_.buffer.data(), n * c.num_attention_heads, c.head_dim);
   kernels::RmsNorm(heads, {}, c.rms_norm_eps, heads, env.ctx);
+  env.Mark(StepOp::kNorm);
   kernels::ApplyRope(heads, c.num_attention_heads, cos, sin, /*inverse=*/false, env.ctx);
   kernels::ApplyRope(kv_.Rows(n), 1, cos, sin, /*inverse=*/false, env.ctx);
   if (!w.attn.indexer) return;
@@ -308,6 +314,7 @@ void AttentionHalf::OutputTile(const StepEnv& env, const LayerWeights& w, const 
                      {rope.cos.buffer.data() + tile.begin * rope_cols, n, rope_cols},
                      {rope.sin.buffer.data() + tile.begin * rope_cols, n, rope_cols},
                      /*inverse=*/true, env.ctx);
+  env.Mark(StepOp::kRope);
 
   const MatView<float> wo_a_out = wo_a_out_.Rows(n);
   const auto input = env.linear.Prepare(q_.Rows(n), InputKind::kBf16);
@@ -321,9 +328,9 @@ void AttentionHalf::OutputTile(const StepEnv& env, const LayerWeights& w, const 
     env.linear.Add(group, w.attn.wo_a.Rows(g * c.o_lora_rank, c.o_lora_rank),
                    wo_a_out.Cols(size_t{g} * c.o_lora_rank, c.o_lora_rank));
   }
-  env.linear.Run();
+  env.RunProducts(StepOp::kOutputDown);
   env.linear.Add(env.linear.Prepare(wo_a_out, InputKind::kQuantized), w.attn.wo_b, z);
-  env.linear.Run();
+  env.RunProducts(StepOp::kOutputUp);
 }
 
 }  // namespace cachalot::model

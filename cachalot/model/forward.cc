@@ -134,7 +134,9 @@ void Forward::Impl::HcPre(const StepEnv& env, const HcWeights& hc, std::span<con
   linear.Run();
   kernels::HcPre(streams.Rows(n), hc_mix.Rows(n), Params(hc), x.Rows(n), hc_post.Rows(n),
                  hc_comb.Rows(n), ctx);
+  env.Mark(StepOp::kHyperConnection);
   kernels::RmsNorm(x.Rows(n), norm, config().rms_norm_eps, x.Rows(n), env.ctx);
+  env.Mark(StepOp::kNorm);
 }
 
 void Forward::Impl::RunLayer(const StepEnv& env, const LayerWeights& w, size_t kv_layer,
@@ -143,10 +145,12 @@ void Forward::Impl::RunLayer(const StepEnv& env, const LayerWeights& w, size_t k
   HcPre(env, w.hc_attn, w.attn_norm);
   attention.Run(env, w, kv_layer, x.Rows(n), z.Rows(n));
   kernels::HcPost(z.Rows(n), hc_post.Rows(n), hc_comb.Rows(n), streams.Rows(n), ctx);
+  env.Mark(StepOp::kHyperConnection);
 
   HcPre(env, w.hc_ffn, w.ffn_norm);
   moe.Run(env, w.ffn, x.Rows(n), z.Rows(n), experts);
   kernels::HcPost(z.Rows(n), hc_post.Rows(n), hc_comb.Rows(n), streams.Rows(n), ctx);
+  env.Mark(StepOp::kHyperConnection);
 }
 
 // x = norm(hc_head(X)): what the head matrix multiplies. [model.md 3.4]
@@ -157,7 +161,9 @@ void Forward::Impl::HeadInput(const StepEnv& env, const HcWeights& hc,
   linear.Add(linear.Prepare(streams.Rows(n), InputKind::kFloat), hc.fn, mix);
   linear.Run();
   kernels::HcHead(streams.Rows(n), mix, Params(hc), x.Rows(n), env.ctx);
+  env.Mark(StepOp::kHyperConnection);
   kernels::RmsNorm(x.Rows(n), norm, config().rms_norm_eps, x.Rows(n), env.ctx);
+  env.Mark(StepOp::kNorm);
 }
 
 void Forward::Impl::WriteLogits(const StepEnv& env, const ForwardOutputs& outputs) {
@@ -171,7 +177,7 @@ void Forward::Impl::WriteLogits(const StepEnv& env, const ForwardOutputs& output
   if (outputs.logit_rows.empty()) return;
   linear.Add(linear.Prepare(x.Rows(num_tokens()), InputKind::kFloat), weights->head, outputs.logits,
              outputs.logit_rows.data());
-  linear.Run();
+  env.RunProducts(StepOp::kHead);
 }
 
 // X'[m] = e_proj norm(embed[next]) + h_proj norm(X[m]); then the block and its own head. The MTP
@@ -197,11 +203,12 @@ void Forward::Impl::RunMtp(const StepEnv& env, const ForwardOutputs& outputs) {
     const std::span<const float> h = projected.Row(row);
     for (size_t i = 0; i < width; ++i) out[i] = e[i] + h[i];
   });
+  env.Mark(StepOp::kOther);
 
   RunLayer(env, mtp.layer, config().num_hidden_layers, {});
   HeadInput(env, mtp.hc_head, mtp.norm);
   linear.Add(linear.Prepare(x.Rows(n), InputKind::kFloat), weights->head, outputs.mtp_logits);
-  linear.Run();
+  env.RunProducts(StepOp::kHead);
 }
 
 Result<std::unique_ptr<Forward>> Forward::Create(std::shared_ptr<const Weights> weights,
@@ -239,6 +246,7 @@ size_t Forward::scratch_bytes() const {
 
 Status Forward::Step(std::span<const SequenceInput> inputs, const ForwardOutputs& outputs) {
   Impl& m = *impl_;
+  if (m.options.profile != nullptr) m.options.profile->Start();
   CACHALOT_RETURN_IF_ERROR(m.plan.Build(inputs, m.config(), m.options));
   const size_t n = m.num_tokens();
   if (n == 0) return {};
@@ -259,7 +267,9 @@ Status Forward::Step(std::span<const SequenceInput> inputs, const ForwardOutputs
                     .linear = m.linear,
                     .window_rope = m.window_rope,
                     .compressed_rope = m.compressed_rope};
+  env.Mark(StepOp::kOther);
   m.Embed();
+  env.Mark(StepOp::kEmbed);
   for (size_t l = 0; l < m.weights->layers.size(); ++l) {
     m.RunLayer(env, m.weights->layers[l], l,
                outputs.experts.empty() ? MatView<uint32_t>{} : outputs.experts[l]);
@@ -267,6 +277,7 @@ Status Forward::Step(std::span<const SequenceInput> inputs, const ForwardOutputs
       for (size_t t = 0; t < n; ++t) {
         std::ranges::copy(m.streams.Rows(n).Row(t), outputs.layer_streams[l].Row(t).begin());
       }
+      env.Mark(StepOp::kOther);
     }
   }
   m.WriteLogits(env, outputs);

@@ -13,6 +13,7 @@
 #include "cachalot/base/error.h"
 #include "cachalot/kernels/context.h"
 #include "cachalot/kvcache/kv_cache.h"
+#include "cachalot/model/step_profile.h"
 #include "cachalot/model/weights.h"
 #include "cachalot/tensor/matrix.h"
 
@@ -55,7 +56,8 @@ struct ForwardOptions {
   Numerics numerics = Numerics::kFast;
   uint32_t max_step_tokens = 512;  // T of the largest step
   uint32_t max_step_sequences = 16;
-  bool with_mtp = false;  // room for the MTP block
+  bool with_mtp = false;           // room for the MTP block
+  StepProfile* profile = nullptr;  // not null: every step adds its times; outlives the Forward
 };
 
 // Owns the scratch of a step; weights and cache are passed in. One Forward = one step at a time.

@@ -50,6 +50,15 @@ struct StepEnv {
   Linear& linear;
   const RopeTable& window_rope;      // layers with ratio 0
   const RopeTable& compressed_rope;  // ratio 4 and 128
+
+  // The time since the last mark was `op`'s. [step_profile.h]
+  void Mark(StepOp op) const { Lap(options.profile, op); }
+  // The products collected so far, as `op`; what came before was rounding their inputs.
+  void RunProducts(StepOp op) const {
+    Mark(StepOp::kRound);
+    linear.Run();
+    Mark(op);
+  }
 };
 
 // Attention half: x [T, D] (normed) -> z [T, D]; writes window rows, compressor tails and
