@@ -84,12 +84,14 @@ Status Bench(const BenchFlags& flags) {
                      .machine = eval::ReadMachineInfo()};
   CACHALOT_TRY(run.model, ResolveModel(flags.engine.model));
   run.disk_bytes_per_s = MeasureDisk(run.model);
+  const LoadUse use{
+      .sequences = options.batches.back(), .kv_bytes = 0, .context = options.contexts.front()};
   const auto begin = std::chrono::steady_clock::now();
-  CACHALOT_TRY(const auto weights, model::LoadWeights(run.model));
+  CACHALOT_TRY(const auto weights, LoadModelWeights(flags.engine, run.model, use));
   run.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 
   InstallInterruptHandler();
-  ProgressBar bar("measuring");
+  ProgressBar bar("measuring", "steps");
   CACHALOT_TRY(const eval::Bench bench,
                eval::RunBench(weights, options, [&](uint64_t done, uint64_t total) {
                  bar.Update(done, total);

@@ -63,7 +63,7 @@ void Append(std::vector<eval::GateCheck>& all, std::vector<eval::GateCheck> more
 
 Status CheckMini(const EvalFlags& flags, std::vector<eval::GateCheck>& checks) {
   CACHALOT_TRY(const std::string dir, ResolveModel(flags.engine.model));
-  CACHALOT_TRY(const TextModel model, OpenTextModel(flags.engine.model));
+  CACHALOT_TRY(const TextModel model, OpenTextModel(flags.engine));
   CACHALOT_TRY(const std::string text, io::ReadFile(dir + "/heldout.txt", kMaxTextBytes));
   CACHALOT_TRY(std::vector<uint32_t> ids, model.Encode(text));
   const model::Numerics numerics = flags.engine.numerics_value();
