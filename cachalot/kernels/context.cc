@@ -33,7 +33,11 @@ std::optional<Target> TargetFromName(std::string_view name) {
 }
 
 std::vector<Target> SupportedTargets() {
+#if HWY_ARCH_X86
   const int64_t supported = hwy::SupportedTargets();
+#else
+  const int64_t supported = HWY_STATIC_TARGET;  // the only copy there is; nothing to ask the CPU
+#endif
   std::vector<Target> targets;
   if ((supported & HWY_AVX3_DL) != 0) {
     if (HasBf16Dot()) targets.push_back(Target::kAvx512Bf16);
