@@ -103,7 +103,8 @@ Status Serve(ServeFlags flags) {
   if (!flags.quiet) {
     options.log = [](std::string_view line) { fmt::print(stderr, "{}\n", line); };
   }
-  CACHALOT_TRY(TextModel model, OpenTextModel(flags.engine.model));
+  CACHALOT_TRY(TextModel model, OpenTextModel(flags.engine, {.sequences = flags.parallel,
+                                                             .kv_bytes = flags.kv_memory}));
   engine::EngineOptions engine_options = flags.engine.ToEngineOptions();
   engine_options.max_sequences = flags.parallel;
   engine_options.kv_memory_bytes = flags.kv_memory;

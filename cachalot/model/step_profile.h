@@ -58,6 +58,9 @@ class StepProfile {
     last_ = now;
   }
   void Clear() { seconds_ = {}; }
+  void Add(const StepProfile& other) {
+    for (size_t i = 0; i < kNumStepOps; ++i) seconds_[i] += other.seconds_[i];
+  }
 
   double seconds(StepOp op) const { return seconds_[static_cast<size_t>(op)]; }
   double total_seconds() const;

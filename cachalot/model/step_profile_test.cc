@@ -31,6 +31,9 @@ TEST(StepProfile, LapsSumUpByOperationAndKind) {
   const double kinds = profile.seconds(StepOpKind::kProduct) +
                        profile.seconds(StepOpKind::kAttention) + profile.seconds(StepOpKind::kRest);
   EXPECT_NEAR(kinds, profile.total_seconds(), 1e-12);
+  StepProfile twice = profile;
+  twice.Add(profile);
+  EXPECT_DOUBLE_EQ(twice.seconds(StepOp::kNorm), 2 * profile.seconds(StepOp::kNorm));
   profile.Clear();
   EXPECT_EQ(profile.total_seconds(), 0.0);
 }
