@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Thin names for what a person types; the build itself is CMake (CMakePresets.json).
 .DEFAULT_GOAL := help
-.PHONY: help run build test check asan tsan fuzz soak bench format tidy deps hooks setup clean
+.PHONY: help run build test check asan tsan fuzz soak bench arm64 format tidy deps hooks setup clean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 20
@@ -12,7 +12,7 @@ export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 TSAN_MODULES := $(foreach m,threading kernels kvcache engine http serve,$(if $(wildcard cachalot/$m/*_test.cc),$m))
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 run: build ## build, then talk to the model in the repository (without a terminal: one completion)
 	@if [ -t 0 ] && [ -t 1 ]; then build/release/bin/cachalot chat; \
@@ -48,6 +48,9 @@ soak: build ## mixed load on a server for SOAK_SECONDS (default 1800)
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	@tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+arm64: ## numeric and kernels for 64-bit Arm, tests under qemu-user
+	@tools/arm64.sh $(JOBS)
 
 bench: ## micro benchmarks of the kernels
 	@tools/setup.sh build bench

@@ -46,8 +46,8 @@ def broken_links(path: Path) -> list[str]:
 
 def missing_make_targets(text: str) -> list[str]:
     """`make X` mentioned in a document but absent from the Makefile."""
-    known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = set(re.findall(r"(?:^ {4}|`)make ([a-z]+)", text, re.M))
+    known = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"(?:^ {4}|`)make ([a-z0-9]+)", text, re.M))
     return [f"make {name}: not in the Makefile" for name in sorted(named - known)]
 
 

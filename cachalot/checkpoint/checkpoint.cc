@@ -37,7 +37,9 @@ Result<Index> ReadIndex(const std::string& path) {
 
 }  // namespace
 
-Result<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& dir) {
+Result<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& dir,
+                                                           io::FileMemory memory,
+                                                           const io::ByteProgress& progress) {
   namespace fs = std::filesystem;
   std::error_code ec;
   if (!fs::is_directory(dir, ec)) {
@@ -56,15 +58,26 @@ Result<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& di
                  StrCat(dir, ": neither ", kIndexName, " nor ", kSingleName, " is there")};
   }
   for (const std::string& shard : index.shards) {
-    CACHALOT_RETURN_IF_ERROR(ckpt->AddShard(shard, index.shard_of));
+    CACHALOT_RETURN_IF_ERROR(ckpt->AddShard(shard, memory, progress, index.shard_of));
   }
   CACHALOT_RETURN_IF_ERROR(ckpt->BuildNames(index_path, index.shard_of));
   return std::shared_ptr<const Checkpoint>(std::move(ckpt));
 }
 
-Status Checkpoint::AddShard(const std::string& shard,
+Status Checkpoint::Preload(const io::ByteProgress& progress) const {
+  for (const io::MappedFile& shard : shards_) CACHALOT_RETURN_IF_ERROR(shard.Preload(progress));
+  return {};
+}
+
+Status Checkpoint::Lock() const {
+  for (const io::MappedFile& shard : shards_) CACHALOT_RETURN_IF_ERROR(shard.Lock());
+  return {};
+}
+
+Status Checkpoint::AddShard(const std::string& shard, io::FileMemory memory,
+                            const io::ByteProgress& progress,
                             const std::unordered_map<std::string, std::string>& shard_of) {
-  auto opened = io::MappedFile::Open(StrCat(dir_, "/", shard));
+  auto opened = io::MappedFile::Open(StrCat(dir_, "/", shard), memory, progress);
   if (!opened.ok() && opened.error().code == ErrorCode::kNotFound) {
     return Error{ErrorCode::kNotFound, StrCat(opened.error().message, "; ", kIndexName,
                                               " names it: is the download complete?")};

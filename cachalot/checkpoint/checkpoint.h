@@ -44,7 +44,11 @@ class Checkpoint {
   // Opens dir/model.safetensors.index.json and every shard it names, or dir/model.safetensors.
   // Checks that the index and the shards agree. Maps, never copies. Names re-saved by Hugging Face
   // transformers are translated to the official ones [model.md 2.7].
-  static Result<std::shared_ptr<const Checkpoint>> Open(const std::string& dir);
+  // With FileMemory::kHugePages the shards are copied, all bytes of them, which takes as long as
+  // reading the disk; `progress` hears of that only.
+  static Result<std::shared_ptr<const Checkpoint>> Open(
+      const std::string& dir, io::FileMemory memory = io::FileMemory::kMapped,
+      const io::ByteProgress& progress = {});
 
   // nullptr if absent.
   const TensorInfo* Find(std::string_view name) const;
@@ -54,11 +58,14 @@ class Checkpoint {
   // kIo naming the shard if one has become shorter than it was when mapped (reading it would
   // fault).
   Status CheckUnchanged() const;
+  // MappedFile's, shard after shard.
+  Status Preload(const io::ByteProgress& progress) const;
+  Status Lock() const;
 
  private:
   Checkpoint() = default;
   // `shard_of` (tensor -> shard, from the index) is empty without an index.
-  Status AddShard(const std::string& shard,
+  Status AddShard(const std::string& shard, io::FileMemory memory, const io::ByteProgress& progress,
                   const std::unordered_map<std::string, std::string>& shard_of);
   Status BuildNames(const std::string& index_path,
                     const std::unordered_map<std::string, std::string>& shard_of);

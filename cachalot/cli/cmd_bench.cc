@@ -1,106 +1,139 @@
 // SPDX-License-Identifier: Apache-2.0
 // cachalot bench: prefill and decode speed beside what the machine can do.
-#include "cachalot/base/json.h"
+#include <chrono>
+#include <ctime>
+#include <filesystem>
+
 #include "cachalot/base/strings.h"
+#include "cachalot/cli/bench_table.h"
 #include "cachalot/cli/command.h"
 #include "cachalot/cli/engine_flags.h"
 #include "cachalot/cli/progress.h"
-#include "cachalot/eval/speed.h"
+#include "cachalot/eval/bench_report.h"
+#include "cachalot/eval/bench_stats.h"
+#include "cachalot/io/direct_read.h"
+#include "cachalot/io/mapped_file.h"
 #include "cachalot/threading/topology.h"
+#include CACHALOT_COMMIT_HEADER
 
 namespace cachalot::cli {
 namespace {
 
+// --fill alone reaches us as CLI11's value of a bare flag.
+bool FillsAll(const std::string& text) { return text.empty() || text == "true" || text == "0"; }
+
 struct BenchFlags {
   EngineFlags engine;
-  uint32_t prompt = 512;
+  std::string contexts = "512,2k,8k";
+  std::string batches = "1";
+  std::string fill = "8k";
   uint32_t decode = 32;
   uint32_t runs = 5;
+  std::string chart;
+  std::string out;
   bool json = false;
+  std::string command;  // as typed
 };
 
-struct Ratios {
-  double decode_of_bandwidth = 0;
-  double prefill_of_bf16 = 0;
-  double prefill_flop_per_s = 0;
-};
-
-Ratios ComputeRatios(const eval::Speed& s) {
-  const auto bytes = static_cast<double>(s.cost.weight_bytes + s.cost.kv_bytes);
-  Ratios r;
-  r.decode_of_bandwidth = bytes * s.decode_tokens_per_s / s.limits.read_bytes_per_s;
-  r.prefill_flop_per_s = static_cast<double>(s.cost.flops) * s.prefill_tokens_per_s;
-  if (s.limits.bf16_flop_per_s > 0) {
-    r.prefill_of_bf16 = r.prefill_flop_per_s / s.limits.bf16_flop_per_s;
-  }
-  return r;
-}
-
-void PrintTable(const BenchFlags& flags, const eval::Speed& s) {
-  const Ratios r = ComputeRatios(s);
-  fmt::print(
-      "machine   read {:.1f} GB/s, FP32 {:.0f} GFLOP/s, BF16 {:.0f} GFLOP/s, INT8 {:.0f} GOP/s\n",
-      s.limits.read_bytes_per_s * 1e-9, s.limits.f32_flop_per_s * 1e-9,
-      s.limits.bf16_flop_per_s * 1e-9, s.limits.int8_op_per_s * 1e-9);
-  fmt::print("token     {:.3f} GB weights + {:.2f} MB KV read, {:.2f} GFLOP\n",
-             static_cast<double>(s.cost.weight_bytes) * 1e-9,
-             static_cast<double>(s.cost.kv_bytes) * 1e-6, static_cast<double>(s.cost.flops) * 1e-9);
-  fmt::print(
-      "prefill   {} tokens: {:.1f} tokens/s, {:.0f} GFLOP/s = {:.0f} % of BF16 peak "
-      "(median of {})\n",
-      flags.prompt, s.prefill_tokens_per_s, r.prefill_flop_per_s * 1e-9, 100 * r.prefill_of_bf16,
-      s.prefill_runs_s.size());
-  fmt::print(
-      "decode    at {} tokens: {:.2f} tokens/s, p95 {:.1f} ms, {:.0f} % of read bandwidth "
-      "(median of {})\n",
-      flags.prompt, s.decode_tokens_per_s, s.decode_p95_ms, 100 * r.decode_of_bandwidth,
-      s.decode_steps_s.size());
-  fmt::print("memory    {} peak resident; {} of it is no mapped weight, KV {}\n",
-             FormatBytes(s.peak_resident_bytes), FormatBytes(s.private_bytes),
-             FormatBytes(s.kv_bytes_in_use));
-}
-
-void PrintJson(const BenchFlags& flags, const eval::Speed& s) {
-  const Ratios r = ComputeRatios(s);
-  const Json json = {{"prompt_tokens", flags.prompt},
-                     {"read_bytes_per_s", s.limits.read_bytes_per_s},
-                     {"f32_flop_per_s", s.limits.f32_flop_per_s},
-                     {"bf16_flop_per_s", s.limits.bf16_flop_per_s},
-                     {"int8_op_per_s", s.limits.int8_op_per_s},
-                     {"weight_bytes_per_token", s.cost.weight_bytes},
-                     {"kv_bytes_per_token_read", s.cost.kv_bytes},
-                     {"flops_per_token", s.cost.flops},
-                     {"prefill_tokens_per_s", s.prefill_tokens_per_s},
-                     {"prefill_of_bf16_peak", r.prefill_of_bf16},
-                     {"decode_tokens_per_s", s.decode_tokens_per_s},
-                     {"decode_p95_ms", s.decode_p95_ms},
-                     {"decode_of_read_bandwidth", r.decode_of_bandwidth},
-                     {"peak_resident_bytes", s.peak_resident_bytes},
-                     {"private_bytes", s.private_bytes},
-                     {"kv_bytes_in_use", s.kv_bytes_in_use}};
-  fmt::print("{}\n", json.dump());
-}
-
-Status Bench(const BenchFlags& flags) {
-  CACHALOT_TRY(const std::string dir, ResolveModel(flags.engine.model));
-  CACHALOT_TRY(const auto weights, model::LoadWeights(dir));
-  const eval::SpeedOptions options{
+Result<eval::BenchOptions> ToOptions(const BenchFlags& flags) {
+  eval::BenchOptions options{
       .numerics = flags.engine.numerics_value(),
       .target = flags.engine.target_value().value_or(kernels::SupportedTargets().front()),
       .num_threads = flags.engine.threads > 0 ? flags.engine.threads : NumPhysicalCores(),
-      .prompt_tokens = flags.prompt,
       .decode_tokens = flags.decode,
       .runs = flags.runs};
+  CACHALOT_TRY(options.contexts, eval::ParseTokenList(flags.contexts));
+  CACHALOT_TRY(options.batches, eval::ParseTokenList(flags.batches));
+  options.fill_beyond = 0;
+  if (!FillsAll(flags.fill)) {
+    CACHALOT_TRY(options.fill_beyond, eval::ParseTokens(flags.fill));
+  }
+  if (flags.engine.chunk > 0) options.chunk = flags.engine.chunk;
+  return options;
+}
+
+// The largest file of the model; a small one says nothing about the disk.
+double MeasureDisk(const std::string& dir) {
+  constexpr uintmax_t kLeastBytes = uintmax_t{64} << 20;
+  std::string largest;
+  uintmax_t most = kLeastBytes;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(dir, ignored)) {
+    const uintmax_t size = entry.is_regular_file(ignored) ? entry.file_size(ignored) : 0;
+    if (size > most) {
+      most = size;
+      largest = entry.path().string();
+    }
+  }
+  if (largest.empty()) return 0;
+  const auto speed = io::MeasureDirectReads(largest, {});
+  return speed.ok() ? speed->bytes_per_s : 0.0;  // "not measured": no direct reads here
+}
+
+std::string UtcNow() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[32];
+  const size_t length = std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return {text, length};
+}
+
+Status Bench(const BenchFlags& flags) {
+  CACHALOT_TRY(const eval::BenchOptions options, ToOptions(flags));
+  eval::BenchRun run{.commit = CACHALOT_COMMIT,
+                     .command = flags.command,
+                     .date = UtcNow(),
+                     .machine = eval::ReadMachineInfo()};
+  CACHALOT_TRY(run.model, ResolveModel(flags.engine.model));
+  run.disk_bytes_per_s = MeasureDisk(run.model);
+  const LoadUse use{
+      .sequences = options.batches.back(), .kv_bytes = 0, .context = options.contexts.front()};
+  const auto begin = std::chrono::steady_clock::now();
+  CACHALOT_TRY(const auto weights, LoadModelWeights(flags.engine, run.model, use));
+  run.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+
   InstallInterruptHandler();
-  ProgressBar bar("measuring");
-  CACHALOT_TRY(const eval::Speed speed,
-               eval::MeasureSpeed(weights, options, [&](uint64_t done, uint64_t total) {
+  ProgressBar bar("measuring", "steps");
+  CACHALOT_TRY(const eval::Bench bench,
+               eval::RunBench(weights, options, [&](uint64_t done, uint64_t total) {
                  bar.Update(done, total);
                  return !InterruptRequested();
                }));
   bar.Clear();
-  flags.json ? PrintJson(flags, speed) : PrintTable(flags, speed);
-  return {};
+  const std::string json = eval::BenchJson(bench, options, run).dump(1);
+  fmt::print("{}\n", flags.json ? json : BenchTable(bench, options, run));
+  if (!flags.out.empty()) CACHALOT_RETURN_IF_ERROR(io::WriteFileAtomic(flags.out, json + "\n"));
+  if (flags.chart.empty()) return {};
+  return io::WriteFileAtomic(flags.chart, eval::BenchChart(bench, run));
+}
+
+void AddBenchFlags(CLI::App& command, BenchFlags& flags) {
+  AddEngineFlags(command, flags.engine, /*with_context=*/false);
+  command.add_option("--contexts", flags.contexts, "Context depths, as in 512,32k,1M")
+      ->capture_default_str();
+  command
+      .add_option("--fill", flags.fill,
+                  "Contexts beyond so many tokens are filled with random KV entries instead of "
+                  "read; 0 or alone: all")
+      ->expected(0, 1)
+      ->default_str("8k");
+  command.add_option("--batch", flags.batches, "Sequences decoded together, as in 1,2,4,8,16,32")
+      ->capture_default_str();
+  command.add_option("--decode", flags.decode, "Tokens decoded a run and context, by 16")
+      ->check(CLI::Range(1u, 1u << 16))
+      ->capture_default_str();
+  command.add_option("--runs", flags.runs, "Counted runs, after one to warm up")
+      ->check(CLI::Range(1u, 1000u))
+      ->capture_default_str();
+  command.add_option("--chart", flags.chart, "Write speed against context depth as SVG to FILE");
+  command.add_option("--out", flags.out, "Write the JSON to FILE too (bench/compare reads two)");
+  command.add_flag("--json", flags.json, "Print one JSON object instead of the table");
+  SetExamples(command,
+              "cachalot bench\n"
+              "cachalot bench -m /tmp/flash6 --threads 2 --batch 1,8,32 --out new.json\n"
+              "cachalot bench -m /tmp/flash6 --contexts 8k,128k,1M --fill --chart depth.svg\n"
+              "bench/compare old.json new.json");
 }
 
 }  // namespace
@@ -109,21 +142,14 @@ void RegisterBench(CLI::App& app, int& exit_code) {
   auto flags = std::make_shared<BenchFlags>();
   CLI::App* command =
       app.add_subcommand("bench", "Measure prefill and decode beside the machine's own limits");
-  AddEngineFlags(*command, flags->engine, /*with_context=*/false);
-  command->add_option("--prompt", flags->prompt, "Tokens of the prompt")
-      ->check(CLI::Range(1u, 1u << 20))
-      ->capture_default_str();
-  command->add_option("--decode", flags->decode, "Tokens decoded after it")
-      ->check(CLI::Range(0u, 1u << 16))
-      ->capture_default_str();
-  command->add_option("--runs", flags->runs, "Counted runs, after one to warm up")
-      ->check(CLI::Range(1u, 1000u))
-      ->capture_default_str();
-  command->add_flag("--json", flags->json, "Print one JSON object");
-  SetExamples(*command,
-              "cachalot bench\n"
-              "cachalot bench -m /tmp/flash6 --threads 2 --prompt 512");
-  command->callback([flags, &exit_code] {
+  AddBenchFlags(*command, *flags);
+  command->callback([flags, command, &exit_code] {
+    flags->command = "cachalot bench";
+    for (const CLI::Option* option : command->get_options()) {
+      if (option->count() == 0) continue;
+      flags->command += StrCat(" ", option->get_name());
+      for (const std::string& value : option->results()) flags->command += StrCat(" ", value);
+    }
     if (const Status status = Bench(*flags); !status.ok()) exit_code = Report(status.error());
   });
 }

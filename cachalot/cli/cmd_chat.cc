@@ -308,7 +308,7 @@ void Chat::PrintStats() const {
 
 Status RunChat(const ChatFlags& flags) {
   InstallInterruptHandler();
-  CACHALOT_TRY(TextModel model, OpenTextModel(flags.engine.model));
+  CACHALOT_TRY(TextModel model, OpenTextModel(flags.engine));
   CACHALOT_TRY(const auto params, flags.sampling.Params(model.weights->config.vocab_size));
   static_cast<void>(params);  // checked once here, so that a bad flag is no error in mid-talk
   CACHALOT_TRY(auto engine, engine::Engine::Create(model.weights, flags.engine.ToEngineOptions()));

@@ -37,7 +37,7 @@ void Print(const PerplexityFlags& flags, const eval::PerplexityResult& result) {
 }
 
 Status RunPerplexity(const PerplexityFlags& flags) {
-  CACHALOT_TRY(const TextModel model, OpenTextModel(flags.engine.model));
+  CACHALOT_TRY(const TextModel model, OpenTextModel(flags.engine));
   CACHALOT_TRY(const std::string text, ReadInput(flags.file));
   CACHALOT_TRY(const std::vector<uint32_t> ids, model.Encode(text));
   CACHALOT_TRY(const auto runner, eval::LogitRunner::Create(

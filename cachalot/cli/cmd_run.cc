@@ -111,7 +111,7 @@ Json ToJson(const AnswerStream& output, const Generation& g, const engine::Sampl
 Status RunOnce(const RunFlags& flags) {
   const auto start = std::chrono::steady_clock::now();
   InstallInterruptHandler();
-  CACHALOT_TRY(const TextModel model, OpenTextModel(flags.engine.model));
+  CACHALOT_TRY(const TextModel model, OpenTextModel(flags.engine));
   CACHALOT_TRY(const Prompt prompt, ReadPrompt(flags));
   CACHALOT_TRY(engine::Request request, MakeRequest(flags, model, prompt.text));
   CACHALOT_TRY(const auto engine,

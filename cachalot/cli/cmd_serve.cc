@@ -110,7 +110,8 @@ Status Serve(ServeFlags flags) {
   }
   flags.http.write_timeout = std::chrono::seconds(flags.write_timeout_seconds);
   flags.http.keep_alive_interval = std::chrono::seconds(flags.ping_seconds);
-  CACHALOT_TRY(TextModel model, OpenTextModel(flags.engine.model));
+  CACHALOT_TRY(TextModel model, OpenTextModel(flags.engine, {.sequences = flags.parallel,
+                                                             .kv_bytes = flags.kv_memory}));
   engine::EngineOptions engine_options = flags.engine.ToEngineOptions();
   engine_options.max_sequences = flags.parallel;
   engine_options.kv_memory_bytes = flags.kv_memory;

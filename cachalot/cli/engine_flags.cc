@@ -94,6 +94,21 @@ void AddEngineFlags(CLI::App& command, EngineFlags& flags, bool with_context) {
   command.add_option("--chunk", flags.chunk, "Prompt tokens per step (default: 512)")
       ->check(CLI::Range(1, 65536))
       ->group("Engine");
+  command
+      .add_option("--cpu-list", flags.cpu_list,
+                  "CPUs to run on, as in 0,2-5 (default: all allowed)")
+      ->group("Engine");
+  CLI::Option* mapped =
+      command.add_flag("--mmap", flags.mmap, "Map the weights, read them as needed (default)");
+  mapped->group("Engine");
+  command
+      .add_flag("--huge-pages", flags.huge_pages,
+                "Copy the weights into anonymous huge pages instead of mapping them")
+      ->excludes(mapped)
+      ->group("Engine");
+  command.add_flag("--preload", flags.preload, "Read all weights before starting")->group("Engine");
+  command.add_flag("--lock", flags.lock, "Keep the weights in memory (needs `ulimit -l`)")
+      ->group("Engine");
   if (!with_context) return;
   command
       .add_option("--max-context", flags.max_context,

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,7 +15,8 @@
 
 namespace cachalot::cli {
 
-// -m, --numerics, --threads, --target, --chunk, --max-context.
+// -m, --numerics, --threads, --cpu-list, --target, --chunk, --max-context, and how weights come
+// into memory: --mmap, --huge-pages, --preload, --lock.
 struct EngineFlags {
   std::string model;
   std::string numerics = "fast";
@@ -22,6 +24,11 @@ struct EngineFlags {
   uint32_t threads = 0;
   uint32_t chunk = 0;  // 0: the module's default
   uint32_t max_context = 0;
+  std::string cpu_list;
+  bool mmap = false;  // the default, said aloud
+  bool huge_pages = false;
+  bool preload = false;
+  bool lock = false;
 
   model::Numerics numerics_value() const;  // pre: parsed by CLI11, so one of the names
   std::optional<kernels::Target> target_value() const;
@@ -30,6 +37,18 @@ struct EngineFlags {
 };
 // `with_context` adds --max-context. Bad values are usage errors (exit code 2).
 void AddEngineFlags(CLI::App& command, EngineFlags& flags, bool with_context);
+
+// What runs on the weights, for the plan of a long load.
+struct LoadUse {
+  uint32_t sequences = 1;
+  uint64_t kv_bytes = 0;  // 0: as many full contexts as sequences
+  uint32_t context = 0;   // 0: --max-context or its default
+};
+// Restricts the process to --cpu-list, then loads `dir` as the flags say, with a progress bar. Says
+// on standard error beforehand what will fit, if the load will take long or something does not fit.
+Result<std::shared_ptr<const model::Weights>> LoadModelWeights(const EngineFlags& flags,
+                                                               const std::string& dir,
+                                                               const LoadUse& use);
 
 // Sampling, maximum length and stop strings: everything about one completion.
 struct SamplingFlags {

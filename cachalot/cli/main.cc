@@ -23,6 +23,7 @@ void RegisterAll(CLI::App& app, int& exit_code) {
   const std::initializer_list<RegisterCommand> commands = {
       RegisterBench,       //
       RegisterChat,        //
+      RegisterEval,        //
       RegisterInspect,     //
       RegisterLogits,      //
       RegisterPerplexity,  //

@@ -56,12 +56,12 @@ std::string FormatBytes(uint64_t bytes) {
 }
 
 std::string FormatProgress(std::string_view label, uint64_t done, uint64_t total, double seconds,
-                           int columns) {
+                           int columns, std::string_view unit) {
   const double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0;
   std::string head = fmt::format("{} ", label);
   std::string tail = fmt::format("{}", done);
   if (total > 0) tail += fmt::format("/{}", total);
-  tail += fmt::format(" tokens, {:.1f} tokens/s", rate);
+  tail += fmt::format(" {0}, {1:.1f} {0}/s", unit, rate);
   if (total > done && rate > 0) {
     tail += fmt::format(", {} left", FormatDuration(static_cast<double>(total - done) / rate));
   }
@@ -76,8 +76,12 @@ std::string FormatProgress(std::string_view label, uint64_t done, uint64_t total
   return line;
 }
 
-ProgressBar::ProgressBar(std::string label)
-    : label_(std::move(label)), enabled_(StderrIsTerminal()), start_(Clock::now()), last_(start_) {}
+ProgressBar::ProgressBar(std::string label, std::string unit)
+    : label_(std::move(label)),
+      unit_(std::move(unit)),
+      enabled_(StderrIsTerminal()),
+      start_(Clock::now()),
+      last_(start_) {}
 
 ProgressBar::~ProgressBar() { Clear(); }
 
@@ -87,7 +91,7 @@ void ProgressBar::Update(uint64_t done, uint64_t total) {
   last_ = now;
   shown_ = true;
   const double seconds = std::chrono::duration<double>(now - start_).count();
-  Draw(FormatProgress(label_, done, total, seconds, TerminalColumns()));
+  Draw(FormatProgress(label_, done, total, seconds, TerminalColumns(), unit_));
 }
 
 void ProgressBar::Clear() {

@@ -14,9 +14,10 @@
 namespace cachalot::cli {
 
 // "reading the prompt [=====>    ] 512/1024 tokens, 38.1 tokens/s, 14 s left", cut to `columns`
-// (the text survives, the bar shrinks and goes first). `total` 0: no bar, no estimate.
+// (the text survives, the bar shrinks and goes first). `total` 0: no bar, no estimate. `unit` is
+// what is counted.
 std::string FormatProgress(std::string_view label, uint64_t done, uint64_t total, double seconds,
-                           int columns);
+                           int columns, std::string_view unit = "tokens");
 
 // "850 ms", "12.3 s", "4 min 07 s", "3 h 05 min".
 std::string FormatDuration(double seconds);
@@ -26,7 +27,7 @@ std::string FormatBytes(uint64_t bytes);
 // Shows progress of a counted task; Update() is called from its loop.
 class ProgressBar {
  public:
-  explicit ProgressBar(std::string label);
+  explicit ProgressBar(std::string label, std::string unit = "tokens");
   ~ProgressBar();  // wipes the line
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
@@ -36,6 +37,7 @@ class ProgressBar {
  private:
   using Clock = std::chrono::steady_clock;
   std::string label_;
+  std::string unit_;
   bool enabled_;
   bool shown_ = false;
   Clock::time_point start_;

@@ -70,11 +70,11 @@ Result<std::vector<uint32_t>> TextModel::Encode(std::string_view text) const {
   return ids;
 }
 
-Result<TextModel> OpenTextModel(const std::string& name) {
+Result<TextModel> OpenTextModel(const EngineFlags& flags, const LoadUse& use) {
   TextModel model;
-  CACHALOT_TRY(model.dir, ResolveModel(name));
+  CACHALOT_TRY(model.dir, ResolveModel(flags.model));
+  CACHALOT_TRY(model.weights, LoadModelWeights(flags, model.dir, use));
   const BusyIndicator busy(StrCat("opening ", model.dir));
-  CACHALOT_TRY(model.weights, model::LoadWeights(model.dir));
   CACHALOT_TRY(auto loaded, tokenizer::Tokenizer::Load(model.dir));
   model.tokenizer = std::move(loaded);
   FindMarkers(model);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cachalot/base/error.h"
+#include "cachalot/cli/engine_flags.h"
 #include "cachalot/model/weights.h"
 #include "cachalot/tokenizer/tokenizer.h"
 
@@ -36,7 +37,7 @@ struct TextModel {
   Result<std::vector<uint32_t>> Encode(std::string_view text) const;
 };
 
-// LoadWeights and the tokenizer, with a sign of life on a terminal when it takes long.
-Result<TextModel> OpenTextModel(const std::string& model);
+// LoadModelWeights and the tokenizer, with a sign of life on a terminal when it takes long.
+Result<TextModel> OpenTextModel(const EngineFlags& flags, const LoadUse& use = {});
 
 }  // namespace cachalot::cli

@@ -2,11 +2,15 @@
 #include "cachalot/engine/engine.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <deque>
 #include <utility>
 
+#include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
+#include "cachalot/engine/drafter.h"
+#include "cachalot/engine/speculation_gauge.h"
 #include "cachalot/engine/step_budget.h"
 #include "cachalot/threading/topology.h"
 
@@ -14,7 +18,7 @@ namespace cachalot::engine {
 namespace {
 
 constexpr uint32_t kDefaultContext = 32768;
-constexpr uint32_t kMaxThreads = 1024;
+constexpr uint32_t kMaxDraft = kvcache::kMaxRewind;  // rejected ones are rewound
 // Of a place's prefixes when no KV memory is given: a conversation has two a turn, long prompts
 // more.
 constexpr uint32_t kDefaultCheckpoints = 8;
@@ -24,6 +28,10 @@ constexpr uint32_t kDefaultCheckpoints = 8;
 constexpr auto kFileCheckInterval = std::chrono::seconds(1);
 
 using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 // A request from Submit to its last event.
 struct Task {
@@ -36,6 +44,8 @@ struct Task {
   uint64_t kv_bytes = 0;                        // reserved while running: its longest
   uint32_t reused = 0;
   bool cancelled = false;
+  std::array<uint32_t, kMaxDraft> draft{};  // guesses of what follows tokens.back()
+  uint32_t num_drafted = 0;
 
   size_t fed() const { return sequence->position(); }
   bool decoding() const { return fed() + 1 == tokens.size() && tokens.size() > prompt_size; }
@@ -53,36 +63,26 @@ Result<kernels::Target> ChooseTarget(std::optional<kernels::Target> wanted) {
                                                    " is not supported by this CPU, only ", names)};
 }
 
-}  // namespace
-
-Status EngineOptions::Validate() const {
-  if (num_threads > kMaxThreads) {
+Result<bool> WantsMtp(const EngineOptions& options, const model::Weights& weights) {
+  if (options.speculation == Speculation::kOn && !weights.mtp) {
     return Error{ErrorCode::kInvalidArgument,
-                 StrCat("threads is ", num_threads, ", expected at most ", kMaxThreads)};
+                 "speculation was asked for, but this checkpoint has no MTP block (mtp.0)"};
   }
-  if (max_sequences == 0 || prefill_chunk == 0) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "max_sequences and the prefill chunk must be at least 1"};
-  }
-  constexpr uint32_t kMaxChunk = 1u << 16;  // scratch grows with it
-  if (prefill_chunk > kMaxChunk || max_sequences > kMaxChunk) {
-    return Error{ErrorCode::kInvalidArgument,
-                 StrCat("prefill chunk ", prefill_chunk, " or ", max_sequences,
-                        " sequences: more than ", kMaxChunk)};
-  }
-  if (!(prefill_slack >= 1.0)) {
-    return Error{ErrorCode::kInvalidArgument,
-                 StrCat("prefill slack is ", prefill_slack, ", expected at least 1")};
-  }
-  if (checkpoint_interval == 0 || checkpoint_interval % kvcache::kBlockTokens != 0) {
-    return Error{ErrorCode::kInvalidArgument,
-                 StrCat("checkpoint interval is ", checkpoint_interval,
-                        ", expected a positive multiple of ", kvcache::kBlockTokens)};
-  }
-  return {};
+  return options.speculation != Speculation::kOff && weights.mtp.has_value();
 }
 
+}  // namespace
+
 struct Engine::Impl {
+  class Chooser final : public TokenChooser {
+   public:
+    explicit Chooser(Impl& engine) : engine_(engine) {}
+    uint32_t Choose(size_t request, uint32_t ahead, std::span<float> logits) override;
+
+   private:
+    Impl& engine_;
+  };
+
   Impl(std::shared_ptr<const model::Weights> w, const EngineOptions& o, uint32_t context,
        uint32_t threads)
       : weights(std::move(w)),
@@ -102,7 +102,14 @@ struct Engine::Impl {
   void PlanPrompts(uint32_t decodes);
   uint32_t PromptPart(const Task& task, uint32_t share) const;
   Status RunStep();
-  void SampleRow(Task& task, std::span<float> logits);
+  void PlanInputs();
+  void TakeOutputs();
+  Status Draft();
+  void CollectDraftRequests();
+  void AdvanceParts();
+  uint32_t SampleLogits(Task& task, std::span<float> logits, size_t ahead,
+                        TokenConstraint* constraint);
+  uint32_t SampleRow(Task& task, std::span<float> logits);
   void Finish(Task& task, FinishReason reason);
   void Remember(const Task& task);
   void RemoveFinished();
@@ -117,6 +124,8 @@ struct Engine::Impl {
   std::unique_ptr<kvcache::BlockPool> blocks;
   std::unique_ptr<kvcache::PrefixCache> cache;
   std::unique_ptr<model::Forward> forward;
+  std::unique_ptr<Drafter> drafter;  // null: no speculation
+  SpeculationGauge gauge;
   Sampler sampler;
   StepBudget budget;
   EngineStats stats;
@@ -130,13 +139,22 @@ struct Engine::Impl {
   // One step.
   struct Part {
     Task* task;
-    uint32_t count;  // tokens fed
+    uint32_t count;     // tokens fed
+    bool decode;        // the token sampled last, then guesses; else a part of the prompt
+    uint32_t kept = 0;  // of those fed, how many stay
+    bool finished = false;
+
+    size_t end() const { return task->fed() + kept; }  // before the sequence advances
   };
   std::vector<Part> parts;
+  std::vector<std::array<uint32_t, 1 + kMaxDraft>> feeds;  // of the decodes, in order
+  std::vector<DraftRequest> draft_requests;
+  std::vector<Task*> draft_tasks;
   std::vector<model::SequenceInput> inputs;
   std::vector<uint32_t> logit_rows;
-  std::vector<float> logits;      // [max_sequences, V]
+  std::vector<float> logits;      // [max_sequences (1 + drafts), V]
   std::vector<float> raw_logits;  // [V]: a row as the model gave it, for logprobs
+  double accept_seconds = 0;      // of all steps: constraints following the tokens
   Clock::time_point next_file_check{};
 };
 
@@ -155,15 +173,18 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const model::Weig
 
   auto impl = std::make_unique<Impl>(std::move(weights), options, context, threads);
   impl->target = target;
-  const uint32_t step_tokens = std::max(options.prefill_chunk, options.max_sequences);
+  CACHALOT_TRY(const bool with_mtp, WantsMtp(options, *impl->weights));
+  const uint32_t decode_rows = with_mtp ? 2 : 1;  // of a sequence: its token and an MTP guess
+  const uint32_t step_tokens = std::max(options.prefill_chunk, options.max_sequences * decode_rows);
   const kernels::Context ctx{.pool = &impl->pool, .target = target};
   CACHALOT_TRY(impl->forward, model::Forward::Create(impl->weights,
                                                      {.numerics = options.numerics,
                                                       .max_step_tokens = step_tokens,
-                                                      .max_step_sequences = options.max_sequences},
+                                                      .max_step_sequences = options.max_sequences,
+                                                      .with_mtp = with_mtp},
                                                      ctx));
   const kvcache::KvSpec spec =
-      impl->weights->config.kv_spec(model::KvFormatOf(options.numerics), /*with_mtp=*/false);
+      impl->weights->config.kv_spec(model::KvFormatOf(options.numerics), with_mtp);
   const size_t blocks_each = (size_t{context} + kvcache::kBlockTokens - 1) / kvcache::kBlockTokens;
   const uint64_t context_bytes = blocks_each * spec.block_bytes();
   uint64_t& memory = impl->options.kv_memory_bytes;
@@ -176,12 +197,19 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const model::Weig
   CACHALOT_TRY(impl->blocks, kvcache::BlockPool::Create(spec, most_blocks));
   impl->cache = std::make_unique<kvcache::PrefixCache>(*impl->blocks, memory);
   impl->stats.kv_memory_bytes = memory;
-  impl->logits.resize(size_t{options.max_sequences} * impl->weights->config.vocab_size);
+  if (with_mtp) {
+    impl->drafter = MakeMtpDrafter(*impl->forward, step_tokens, options.max_sequences);
+  }
+  const size_t logit_rows = size_t{options.max_sequences} * decode_rows;
+  impl->logits.resize(logit_rows * impl->weights->config.vocab_size);
+  impl->logit_rows.reserve(logit_rows);
   impl->parts.reserve(options.max_sequences);
+  impl->feeds.resize(options.max_sequences);
+  impl->draft_requests.reserve(options.max_sequences);
+  impl->draft_tasks.reserve(options.max_sequences);
   impl->inputs.reserve(options.max_sequences);
-  impl->logit_rows.reserve(options.max_sequences);
   impl->running.reserve(options.max_sequences);
-  impl->events.reserve(4 * size_t{options.max_sequences});
+  impl->events.reserve((2 + 2 * decode_rows) * size_t{options.max_sequences});
   impl->finished.reserve(options.max_sequences);
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
@@ -246,12 +274,14 @@ bool Engine::HasWork() const { return !impl_->waiting.empty() || !impl_->running
 Result<std::span<const Event>> Engine::Step() {
   impl_->events.clear();
   impl_->finished.clear();
+  const Clock::time_point begin = Clock::now();
   CACHALOT_RETURN_IF_ERROR(impl_->CheckFiles());
   impl_->EndCancelled();
   impl_->Admit();
   impl_->PlanStep();
   if (!impl_->parts.empty()) CACHALOT_RETURN_IF_ERROR(impl_->RunStep());
   impl_->RemoveFinished();
+  impl_->stats.step_seconds += SecondsSince(begin);
   return std::span<const Event>(impl_->events);
 }
 
@@ -264,6 +294,7 @@ EngineStats Engine::stats() const {
   EngineStats stats = impl_->stats;
   stats.running = static_cast<uint32_t>(impl_->running.size());
   stats.waiting = static_cast<uint32_t>(impl_->waiting.size());
+  stats.mask_seconds = impl_->sampler.mask_seconds() + impl_->accept_seconds;
   stats.cache = impl_->cache->stats();
   return stats;
 }
@@ -347,10 +378,13 @@ void Engine::Impl::Reserve(int64_t bytes) {
 // Every decode, then what the budget allows of the prompts.
 void Engine::Impl::PlanStep() {
   parts.clear();
+  uint32_t rows = 0;
   for (const auto& task : running) {
-    if (task->decoding()) parts.push_back({task.get(), 1});
+    if (!task->decoding()) continue;
+    parts.push_back({task.get(), 1 + task->num_drafted, /*decode=*/true});
+    rows += parts.back().count;
   }
-  PlanPrompts(static_cast<uint32_t>(parts.size()));
+  PlanPrompts(rows);
 }
 
 // An even share for each prompt; what a short one leaves goes to those after it.
@@ -362,7 +396,7 @@ void Engine::Impl::PlanPrompts(uint32_t decodes) {
   for (const auto& task : running) {
     if (task->decoding() || left == 0) continue;
     const uint32_t count = PromptPart(*task, (left + prompts - 1) / prompts);
-    parts.push_back({task.get(), count});
+    parts.push_back({task.get(), count, /*decode=*/false});
     left -= count;
     --prompts;
   }
@@ -380,50 +414,168 @@ uint32_t Engine::Impl::PromptPart(const Task& task, uint32_t share) const {
 }
 
 Status Engine::Impl::RunStep() {
-  inputs.clear();
-  logit_rows.clear();
-  uint32_t row = 0;
+  PlanInputs();
   for (const Part& part : parts) {
-    Task& task = *part.task;
-    CACHALOT_RETURN_IF_ERROR(task.sequence->Reserve(part.count));
-    inputs.push_back({.sequence = task.sequence.get(),
-                      .tokens = std::span(task.tokens).subspan(task.fed(), part.count)});
-    row += part.count;
-    if (task.fed() + part.count == task.tokens.size()) logit_rows.push_back(row - 1);
+    CACHALOT_RETURN_IF_ERROR(part.task->sequence->Reserve(part.count));
   }
   const size_t vocab = weights->config.vocab_size;
   const Clock::time_point begin = Clock::now();
   CACHALOT_RETURN_IF_ERROR(forward->Step(
       inputs, {.logit_rows = logit_rows, .logits = {logits.data(), logit_rows.size(), vocab}}));
-  budget.Measured(row, std::chrono::duration<double>(Clock::now() - begin).count());
+  const double seconds = SecondsSince(begin);
+  uint32_t num_tokens = 0;
+  for (const Part& part : parts) num_tokens += part.count;
+  budget.Measured(num_tokens, seconds);
+  stats.forward_seconds += seconds;
   ++stats.steps;
-  size_t sampled = 0;
-  for (const Part& part : parts) {
+  TakeOutputs();
+  const Status drafted = Draft();
+  AdvanceParts();
+  return drafted;
+}
+
+// What each part feeds, and which rows are sampled from: of a decode all, of a prompt its end.
+void Engine::Impl::PlanInputs() {
+  inputs.clear();
+  logit_rows.clear();
+  uint32_t row = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const Part& part = parts[i];
     Task& task = *part.task;
-    task.sequence->Advance(part.count);
-    const auto prompt_done = static_cast<uint32_t>(std::min(task.fed(), task.prompt_size));
-    events.push_back({.request = task.id, .prompt_done = prompt_done, .reused = task.reused});
-    const bool prompt = task.fed() <= task.prompt_size;
-    if (prompt) stats.prompt_tokens += part.count;
-    if (prompt &&
-        (prompt_done == task.prompt_size || prompt_done % options.checkpoint_interval == 0)) {
-      Remember(task);
+    std::span<const uint32_t> tokens = std::span(task.tokens).subspan(task.fed());
+    if (part.decode) {
+      feeds[i][0] = task.tokens.back();
+      std::copy_n(task.draft.begin(), part.count - 1, feeds[i].begin() + 1);
+      tokens = feeds[i];
     }
-    if (task.fed() == task.tokens.size()) {
-      SampleRow(task, {logits.data() + sampled++ * vocab, vocab});
-    }
+    inputs.push_back({.sequence = task.sequence.get(), .tokens = tokens.first(part.count)});
+    const bool ends = task.fed() + part.count == task.tokens.size();
+    const uint32_t first = part.decode ? 0 : ends ? part.count - 1 : part.count;
+    for (uint32_t r = first; r < part.count; ++r) logit_rows.push_back(row + r);
+    row += part.count;
   }
+}
+
+// Samples where a token is due. The guesses of a decode stay as long as they are what was sampled.
+void Engine::Impl::TakeOutputs() {
+  const size_t vocab = weights->config.vocab_size;
+  float* row = logits.data();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    Part& part = parts[i];
+    Task& task = *part.task;
+    part.kept = part.decode ? 1 : part.count;
+    const auto prompt_done =
+        static_cast<uint32_t>(std::min(task.fed() + part.kept, task.prompt_size));
+    const Event event{.request = task.id, .prompt_done = prompt_done, .reused = task.reused};
+    events.push_back(event);
+    if (!part.decode) {
+      stats.prompt_tokens += part.count;
+      if (task.fed() + part.count < task.tokens.size()) continue;
+    }
+    uint32_t token = SampleRow(task, {row, vocab});
+    while (part.kept < part.count && token == feeds[i][part.kept] && !events.back().finish) {
+      events.push_back(event);
+      token = SampleRow(task, {row + part.kept++ * vocab, vocab});
+    }
+    part.finished = events.back().finish.has_value();
+    row += (part.decode ? part.count : 1) * vocab;
+    if (!part.decode) continue;
+    gauge.Verified(part.count - 1, part.kept - 1);
+    stats.drafted_tokens += part.count - 1;
+    stats.accepted_tokens += part.kept - 1;
+  }
+}
+
+// Guesses for the next step, where they pay.
+Status Engine::Impl::Draft() {
+  uint32_t decodes = 0;  // of the next step
+  for (const Part& part : parts) {
+    part.task->num_drafted = 0;
+    if (!part.finished && part.end() + 1 == part.task->tokens.size()) ++decodes;
+  }
+  if (drafter == nullptr) return {};
+  if (options.speculation == Speculation::kAuto &&
+      !gauge.Worthwhile(budget, std::max(decodes, 1u))) {
+    gauge.Skipped();
+    return {};
+  }
+  CollectDraftRequests();
+  if (draft_requests.empty()) return {};
+  const Clock::time_point begin = Clock::now();
+  Chooser chooser(*this);
+  CACHALOT_RETURN_IF_ERROR(drafter->Propose(draft_requests, chooser));
+  for (size_t i = 0; i < draft_requests.size(); ++i) {
+    draft_tasks[i]->num_drafted = draft_requests[i].num_drafted;
+  }
+  const double seconds = SecondsSince(begin);
+  stats.draft_seconds += seconds;
+  // A prompt's rows come once; they are not what a draft costs.
+  if (std::ranges::all_of(parts, &Part::decode)) gauge.Drafted(seconds);
   return {};
 }
 
-void Engine::Impl::SampleRow(Task& task, std::span<float> row) {
+// The rows of a prompt take part as far as the draft's window reaches back from its end.
+void Engine::Impl::CollectDraftRequests() {
+  draft_requests.clear();
+  draft_tasks.clear();
+  uint32_t row = 0;
+  for (const Part& part : parts) {
+    Task& task = *part.task;
+    const size_t fed = task.fed();
+    const uint32_t first_row = row;
+    row += part.count;
+    const size_t window = std::min<size_t>(task.prompt_size, weights->config.sliding_window);
+    const size_t begin = std::max(fed, task.prompt_size - window);
+    if (part.finished || begin >= part.end()) continue;
+    size_t most = 0;
+    if (part.end() + 1 == task.tokens.size()) {
+      // A guess takes a position, and the token sampled after it one more.
+      most =
+          std::min<size_t>(drafter->max_draft_tokens(), task.max_tokens - task.tokens.size() - 1);
+    }
+    draft_requests.push_back({.first_row = first_row + static_cast<uint32_t>(begin - fed),
+                              .next = std::span(task.tokens).subspan(begin + 1, part.end() - begin),
+                              .draft = std::span(task.draft).first(most)});
+    draft_tasks.push_back(&task);
+  }
+}
+
+void Engine::Impl::AdvanceParts() {
+  for (const Part& part : parts) {
+    Task& task = *part.task;
+    task.sequence->Advance(part.count);
+    const Status rewound = task.sequence->Rewind(part.count - part.kept);
+    CACHALOT_CHECK(rewound.ok());  // at most kMaxDraft tokens
+    if (part.decode) continue;
+    const size_t fed = task.fed();
+    if (fed == task.prompt_size || fed % options.checkpoint_interval == 0) Remember(task);
+  }
+}
+
+uint32_t Engine::Impl::SampleLogits(Task& task, std::span<float> row, size_t ahead,
+                                    TokenConstraint* constraint) {
   const std::span<const uint32_t> tokens = task.tokens;
   const TokenHistory history{.prompt = tokens.first(task.prompt_size),
                              .generated = tokens.subspan(task.prompt_size)};
+  return sampler.Sample(row, history, task.request.sampling, tokens.size() + ahead, constraint);
+}
+
+// With the noise that the position will have: at any temperature the guess is what would be
+// sampled if the draft's logits were the model's.
+uint32_t Engine::Impl::Chooser::Choose(size_t request, uint32_t ahead, std::span<float> logits) {
+  return engine_.SampleLogits(*engine_.draft_tasks[request], logits, ahead, nullptr);
+}
+
+uint32_t Engine::Impl::SampleRow(Task& task, std::span<float> row) {
+  const Clock::time_point begin = Clock::now();
   if (task.request.logprobs) raw_logits.assign(row.begin(), row.end());
-  const uint32_t token =
-      sampler.Sample(row, history, task.request.sampling, tokens.size(), task.request.constraint);
-  if (task.request.constraint != nullptr) task.request.constraint->Accept(token);
+  const uint32_t token = SampleLogits(task, row, 0, task.request.constraint);
+  if (task.request.constraint != nullptr) {
+    const Clock::time_point sampled = Clock::now();
+    task.request.constraint->Accept(token);
+    accept_seconds += SecondsSince(sampled);
+  }
+  stats.sample_seconds += SecondsSince(begin);
   task.tokens.push_back(token);
   events.back().token = token;
   ++stats.generated_tokens;
@@ -435,6 +587,7 @@ void Engine::Impl::SampleRow(Task& task, std::span<float> row) {
   } else if (task.tokens.size() >= task.max_tokens) {
     Finish(task, FinishReason::kLength);
   }
+  return token;
 }
 
 void Engine::Impl::Finish(Task& task, FinishReason reason) {

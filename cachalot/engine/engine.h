@@ -19,6 +19,13 @@
 
 namespace cachalot::engine {
 
+// Drafting tokens with the model's MTP block and verifying them in one step. [drafter.h]
+enum class Speculation : uint8_t {
+  kOff,
+  kOn,    // always; kInvalidArgument from Create if the checkpoint has no MTP block
+  kAuto,  // where it is measured to save time
+};
+
 struct EngineOptions {
   model::Numerics numerics = model::Numerics::kFast;
   std::optional<kernels::Target> target;  // default: the best this CPU has
@@ -34,6 +41,7 @@ struct EngineOptions {
   uint64_t kv_memory_bytes = 0;
   // Long prompts are remembered every so many tokens, a multiple of kvcache::kBlockTokens.
   uint32_t checkpoint_interval = 2048;
+  Speculation speculation = Speculation::kAuto;  // output is the same with all three
 
   Status Validate() const;
 };
@@ -55,7 +63,8 @@ struct Request {
 
 enum class FinishReason : uint8_t { kStop, kLength, kCancelled, kError };
 
-// What a step did for one request.
+// What a step did for one request. With speculation a step may have several events of a request,
+// one for each token.
 struct Event {
   RequestId request;
   uint32_t prompt_done = 0;       // prompt tokens in the cache by now (progress)
@@ -74,6 +83,16 @@ struct EngineStats {
   uint64_t prompt_tokens = 0;     // fed
   uint64_t reused_tokens = 0;     // remembered
   uint64_t generated_tokens = 0;  // sampled
+  uint64_t drafted_tokens = 0;    // verified, right or not
+  uint64_t accepted_tokens = 0;   // of those, right
+  // Wall time on the calling thread, of steps that ran: all of Step, of it the forward passes,
+  // drafting, the sampling with its masks, and of that what constraints cost (masks and following
+  // the tokens).
+  double step_seconds = 0;
+  double forward_seconds = 0;
+  double draft_seconds = 0;
+  double sample_seconds = 0;
+  double mask_seconds = 0;
   uint64_t kv_memory_bytes = 0;
   uint64_t kv_reserved_bytes = 0;  // for running sequences
   kvcache::PrefixCacheStats cache;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -117,6 +118,7 @@ void Sampler::ApplyPenalties(std::span<float> logits, const TokenHistory& histor
 }
 
 void Sampler::ApplyConstraint(std::span<float> logits, TokenConstraint& constraint) {
+  const auto begin = std::chrono::steady_clock::now();
   std::ranges::fill(mask_, ~uint64_t{0});
   constraint.ApplyMask(mask_);
   // Word by word: most masks allow nearly all tokens or nearly none.
@@ -132,6 +134,7 @@ void Sampler::ApplyConstraint(std::span<float> logits, TokenConstraint& constrai
       if (((word >> i) & 1) == 0) logits[first + i] = kNever;
     }
   }
+  mask_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 // The kept ids, largest logit first, ties to the lower id.

@@ -51,6 +51,9 @@ class Sampler {
   uint32_t Sample(std::span<float> logits, const TokenHistory& history,
                   const SamplingParams& params, uint64_t position, TokenConstraint* constraint);
 
+  // Wall time that constraints' masks have cost, their application to the logits included.
+  double mask_seconds() const { return mask_seconds_; }
+
  private:
   void ApplyPenalties(std::span<float> logits, const TokenHistory& history,
                       const SamplingParams& params);
@@ -63,6 +66,7 @@ class Sampler {
   std::vector<uint32_t> order_;
   std::vector<uint64_t> mask_;
   std::vector<uint32_t> counts_;
+  double mask_seconds_ = 0;
 };
 
 }  // namespace cachalot::engine

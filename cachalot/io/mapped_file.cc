@@ -3,9 +3,11 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -51,51 +53,144 @@ Status WriteAll(int fd, const std::string& path, std::string_view bytes) {
   return {};
 }
 
+constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
+// Read, mapped and reported at once; a multiple of every page size.
+constexpr uint64_t kSliceBytes = uint64_t{32} << 20;
+
+Error Stopped() { return {ErrorCode::kCancelled, "stopped"}; }
+
+void TouchPages(const uint8_t* data, uint64_t bytes) {
+  constexpr uint64_t kSmallestPage = 4096;
+  for (uint64_t i = 0; i < bytes; i += kSmallestPage) {
+    static_cast<void>(*static_cast<const volatile uint8_t*>(data + i));
+  }
+}
+
 }  // namespace
 
-Result<MappedFile> MappedFile::Open(const std::string& path) {
+Result<MappedFile> MappedFile::Open(const std::string& path, FileMemory memory,
+                                    const ByteProgress& progress) {
   // O_NONBLOCK: a FIFO with nobody at the other end is refused below instead of waited for.
   FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.fd < 0) return SystemError(path, "open");
   CACHALOT_TRY(const uint64_t size, RegularFileSize(file.fd, path));
   MappedFile mapped;
   mapped.path_ = path;
+  mapped.memory_ = memory;
   mapped.size_ = size;
   if (size > 0) {
-    void* data = mmap(nullptr, size, PROT_READ, MAP_SHARED, file.fd, 0);
-    if (data == MAP_FAILED) return SystemError(path, "map");
-    mapped.data_ = static_cast<const uint8_t*>(data);
+    CACHALOT_RETURN_IF_ERROR(memory == FileMemory::kMapped ? mapped.Map(file.fd)
+                                                           : mapped.Copy(file.fd, progress));
   }
   mapped.fd_ = file.Release();
   return mapped;
 }
 
+Status MappedFile::Map(int fd) {
+  void* data = mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
+  if (data == MAP_FAILED) return SystemError(path_, "map");
+  data_ = static_cast<const uint8_t*>(data);
+  mapped_bytes_ = size_;
+  return {};
+}
+
+Status MappedFile::Copy(int fd, const ByteProgress& progress) {
+  // A huge page more than needed, so that the data can start at the edge of one.
+  const uint64_t bytes = (size_ + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
+  void* base = mmap(nullptr, bytes + kHugePageBytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) {
+    return Error{ErrorCode::kResourceExhausted,
+                 StrCat(path_, ": no memory for a copy of ", size_,
+                        " bytes: ", std::strerror(errno), "; leave out --huge-pages")};
+  }
+  auto* start = static_cast<uint8_t*>(base);
+  const auto misaligned = reinterpret_cast<uintptr_t>(start) % kHugePageBytes;
+  const uint64_t lead = misaligned == 0 ? 0 : kHugePageBytes - misaligned;
+  if (lead > 0) munmap(start, lead);
+  uint8_t* data = start + lead;
+  if (lead < kHugePageBytes) munmap(data + bytes, kHugePageBytes - lead);
+  data_ = data;
+  mapped_bytes_ = bytes;
+  // A wish: where the system has no huge pages, small ones serve.
+  madvise(data, bytes, MADV_HUGEPAGE);
+  posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+  for (uint64_t done = 0; done < size_;) {
+    const uint64_t wanted = std::min(kSliceBytes, size_ - done);
+    const ssize_t got = pread(fd, data + done, wanted, static_cast<off_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return SystemError(path_, "read");
+    if (got == 0) return Error{ErrorCode::kIo, StrCat(path_, ": became shorter while it was read")};
+    // Bytes of the page cache that were copied are of no use twice: give them back.
+    posix_fadvise(fd, static_cast<off_t>(done), got, POSIX_FADV_DONTNEED);
+    done += static_cast<uint64_t>(got);
+    if (progress && !progress(static_cast<uint64_t>(got))) return Stopped();
+  }
+  if (mprotect(data, bytes, PROT_READ) != 0) return SystemError(path_, "protect");
+  return {};
+}
+
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
+      memory_(other.memory_),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
+      mapped_bytes_(std::exchange(other.mapped_bytes_, 0)),
       fd_(std::exchange(other.fd_, -1)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
+  std::swap(memory_, other.memory_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(mapped_bytes_, other.mapped_bytes_);
   std::swap(fd_, other.fd_);
   return *this;
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), size_);
+  if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), mapped_bytes_);
   if (fd_ >= 0) close(fd_);
 }
 
 Status MappedFile::CheckUnchanged() const {
+  if (memory_ != FileMemory::kMapped) return {};
   CACHALOT_TRY(const uint64_t size, RegularFileSize(fd_, path_));
   if (size < size_) {
     return Error{ErrorCode::kIo, StrCat(path_, ": shrank from ", size_, " to ", size,
                                         " bytes while it was in use; restore it and start again")};
   }
   return {};
+}
+
+Status MappedFile::Preload(const ByteProgress& progress) const {
+  const auto advise = [this](uint64_t begin, int advice) {
+    if (begin >= size_) return 0;
+    uint8_t* at = const_cast<uint8_t*>(data_) + begin;
+    return madvise(at, std::min(kSliceBytes, size_ - begin), advice);
+  };
+  for (uint64_t done = 0; done < size_; done += kSliceBytes) {
+    CACHALOT_RETURN_IF_ERROR(CheckUnchanged());
+    // The slice after this one is being read while this one is mapped. Only a wish.
+    advise(done + kSliceBytes, MADV_WILLNEED);
+    if (advise(done, MADV_POPULATE_READ) != 0) {
+      if (errno != EINVAL) return SystemError(path_, "preload");
+      TouchPages(data_ + done, std::min(kSliceBytes, size_ - done));  // Linux before 5.14
+    }
+    if (progress && !progress(std::min(kSliceBytes, size_ - done))) return Stopped();
+  }
+  return {};
+}
+
+Status MappedFile::Lock() const {
+  if (data_ == nullptr || mlock(data_, size_) == 0) return {};
+  const int code = errno;
+  struct rlimit limit {};
+  getrlimit(RLIMIT_MEMLOCK, &limit);
+  return Error{ErrorCode::kResourceExhausted,
+               StrCat(path_, ": cannot lock ", size_, " bytes in memory: ", std::strerror(code),
+                      "; the limit is ", limit.rlim_cur, " bytes (raise it with `ulimit -l`, or ",
+                      "leave out --lock)")};
 }
 
 Result<std::string> ReadFile(const std::string& path, uint64_t max_bytes) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -10,11 +11,22 @@
 
 namespace cachalot::io {
 
-// A whole file, mapped read-only and shared. Movable; unmapped on destruction.
+// How the bytes of a file come into memory.
+enum class FileMemory : uint8_t {
+  kMapped,     // pages of the page cache, shared, read when first touched
+  kHugePages,  // copied into anonymous memory of 2 MiB pages: fewer TLB misses, never dropped
+};
+
+// Bytes done since the last call; false stops (kCancelled).
+using ByteProgress = std::function<bool(uint64_t bytes)>;
+
+// A whole file, read-only. Movable; unmapped on destruction.
 class MappedFile {
  public:
-  // kNotFound, or kIo with the path and the system's reason (permission, directory, ...).
-  static Result<MappedFile> Open(const std::string& path);
+  // kNotFound, or kIo with the path and the system's reason (permission, directory, ...);
+  // kResourceExhausted where a copy finds no memory. Only a copy takes long and reports progress.
+  static Result<MappedFile> Open(const std::string& path, FileMemory memory = FileMemory::kMapped,
+                                 const ByteProgress& progress = {});
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
@@ -22,15 +34,26 @@ class MappedFile {
   const uint8_t* data() const { return data_; }
   uint64_t size() const { return size_; }
   const std::string& path() const { return path_; }
-  // kIo if the file is now shorter than the map: touching the lost pages would raise SIGBUS.
+  // kIo if the file is now shorter than the map: touching the lost pages would raise SIGBUS. A copy
+  // does not care.
   Status CheckUnchanged() const;
+  // Reads every page that is not in memory yet and maps it, so that nothing waits for it later.
+  // The system may drop pages of a mapped file again unless they are locked.
+  Status Preload(const ByteProgress& progress) const;
+  // Keeps the pages in memory until destruction. kResourceExhausted with the limit (RLIMIT_MEMLOCK)
+  // where the system refuses.
+  Status Lock() const;
 
  private:
   MappedFile() = default;
+  Status Map(int fd);
+  Status Copy(int fd, const ByteProgress& progress);
 
   std::string path_;
+  FileMemory memory_ = FileMemory::kMapped;
   const uint8_t* data_ = nullptr;
   uint64_t size_ = 0;
+  uint64_t mapped_bytes_ = 0;  // of address space, >= size_
   int fd_ = -1;
 };
 

@@ -23,11 +23,14 @@ std::string_view TargetName(Target target);  // "avx512-bf16"
 std::optional<Target> TargetFromName(std::string_view name);
 std::vector<Target> SupportedTargets();  // of this CPU, best first
 
+struct TrafficCounters;
+
 // Plain data, copied freely; the pool outlives it.
 struct Context {
   ThreadPool* pool = nullptr;
   Path path = Path::kSimd;
   Target target = Target::kScalar;
+  TrafficCounters* traffic = nullptr;  // not null: products add what they read [traffic.h]
 };
 
 }  // namespace cachalot::kernels

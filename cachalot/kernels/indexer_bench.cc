@@ -17,16 +17,17 @@ constexpr uint32_t kHeads = 64;
 constexpr uint32_t kKeyDim = 128;
 
 void CheckOrDie(const IndexerArgs& args, const Context& ctx) {
-  IndexQuery query = args.queries[0];
-  std::vector<float> want(query.num_entries);
-  query.scores = want.data();
+  std::vector<float> want(args.queries[0].num_entries);
+  std::vector<float> got(want.size());
+  float* rows[] = {want.data(), got.data()};
   Context reference = ctx;
   reference.path = Path::kReference;
-  IndexScores({.queries = {&query, 1}, .heads = args.heads, .topk = args.topk}, reference);
+  IndexScores(args, std::span(rows).first(1), reference);
+  IndexScores(args, std::span(rows).last(1), ctx);
   // |weights| and |q . k| sum to at most 64 and 128 here.
   const double bound = 2 * (kKeyDim + kHeads + 8) * 0x1p-24 * kHeads * kKeyDim;
   for (size_t j = 0; j < want.size(); ++j) {
-    if (std::fabs(double{args.queries[0].scores[j]} - double{want[j]}) <= bound) continue;
+    if (std::fabs(double{got[j]} - double{want[j]}) <= bound) continue;
     std::fprintf(stderr, "wrong score %zu\n", j);
     std::exit(1);
   }
@@ -43,15 +44,14 @@ void BM_Indexer(benchmark::State& state) {
   std::vector<float> q = TestVector(kHeads * kKeyDim, 2);
   RoundTripFp4({q.data(), kHeads, kKeyDim}, ctx);
   const std::vector<float> weights = TestVector(kHeads, 3);
-  std::vector<float> scores(entries);
+  std::vector<uint64_t> scratch(SelectScratchWords(1, 512, pool.num_threads()));
   std::vector<uint32_t> selected(512);
   const IndexQuery query{.q = q.data(),
                          .weights = weights.data(),
                          .keys = cache.compressed(),
                          .num_entries = entries,
-                         .selected = selected.data(),
-                         .scores = scores.data()};
-  const IndexerArgs args{.queries = {&query, 1}, .heads = kHeads, .topk = 512};
+                         .selected = selected.data()};
+  const IndexerArgs args{.queries = {&query, 1}, .heads = kHeads, .topk = 512, .scratch = scratch};
   SelectEntries(args, ctx);
   CheckOrDie(args, ctx);
   for (auto _ : state) SelectEntries(args, ctx);
@@ -61,7 +61,7 @@ void BM_Indexer(benchmark::State& state) {
 }
 BENCHMARK(BM_Indexer)
     ->ArgNames({"entries", "threads"})
-    ->ArgsProduct({{1024, 16384}, {1, 2}})
+    ->ArgsProduct({{1024, 16384, 262144}, {1, 2}})
     ->UseRealTime()
     ->Unit(benchmark::kMicrosecond);
 

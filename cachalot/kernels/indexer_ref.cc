@@ -10,7 +10,8 @@
 
 namespace cachalot::kernels::ref {
 
-void ScoreEntries(const IndexQuery& query, uint32_t heads, size_t begin, size_t end) {
+void ScoreEntries(const IndexQuery& query, uint32_t heads, size_t begin, size_t end,
+                  float* scores) {
   const size_t key_dim = query.keys.layout.key_dim;
   CACHALOT_CHECK(key_dim <= kMaxKeyDim);
   float key[kMaxKeyDim];
@@ -22,7 +23,7 @@ void ScoreEntries(const IndexQuery& query, uint32_t heads, size_t begin, size_t 
       const float dot = Dot({query.q + h * key_dim, key_dim}, {key, key_dim});
       score += query.weights[h] * std::max(dot, 0.0f);
     }
-    query.scores[j] = score;
+    *scores++ = score;
   }
 }
 

@@ -9,7 +9,7 @@
 
 namespace cachalot::kernels::ref {
 
-// query.scores[begin .. end).
-void ScoreEntries(const IndexQuery& query, uint32_t heads, size_t begin, size_t end);
+// scores[0 .. end - begin): of entries begin, begin + 1, ...
+void ScoreEntries(const IndexQuery& query, uint32_t heads, size_t begin, size_t end, float* scores);
 
 }  // namespace cachalot::kernels::ref

@@ -89,7 +89,7 @@ class IndexTile {
       const size_t heads = std::min<size_t>(kHeadBlock, task_.heads - h);
       for (size_t b = 0; b < heads; ++b) AddHead(h + b, scores_ + b * kTileRows, sums);
     }
-    std::copy_n(sums, count, task_.query->scores + begin);
+    task_.sink(begin, {sums, count});
   }
 
  private:

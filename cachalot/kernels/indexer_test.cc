@@ -38,6 +38,12 @@ struct Selection {
   std::vector<uint32_t> selected;
 };
 
+void SelectQueries(std::span<const IndexQuery> queries, uint32_t heads, uint32_t topk,
+                   const Context& ctx) {
+  std::vector<uint64_t> scratch(SelectScratchWords(queries.size(), topk, ctx.pool->num_threads()));
+  SelectEntries({.queries = queries, .heads = heads, .topk = topk, .scratch = scratch}, ctx);
+}
+
 Selection Select(const TestCache& cache, uint32_t num_entries, uint32_t heads, uint32_t topk,
                  uint64_t seed, const Context& ctx, uint32_t key_dim = kKeyDim) {
   const std::vector<float> q = MakeQuery(heads, key_dim, seed, *ctx.pool);
@@ -47,26 +53,22 @@ Selection Select(const TestCache& cache, uint32_t num_entries, uint32_t heads, u
                          .weights = weights.data(),
                          .keys = cache.compressed(),
                          .num_entries = num_entries,
-                         .selected = s.selected.data(),
-                         .scores = s.scores.data()};
-  SelectEntries({.queries = {&query, 1}, .heads = heads, .topk = topk}, ctx);
+                         .selected = s.selected.data()};
+  SelectQueries({&query, 1}, heads, topk, ctx);
+  float* scores = s.scores.data();
+  IndexScores({.queries = {&query, 1}, .heads = heads}, {&scores, 1}, ctx);
   return s;
 }
 
 class IndexerTest : public testing::TestWithParam<Target> {};
 
-void ExpectNearExact(uint32_t num_entries, uint32_t heads, uint32_t key_dim, KvFormat format,
-                     const Context& ctx) {
-  const TestCache cache = MakeKeys(num_entries, key_dim, format);
-  const std::vector<float> q = MakeQuery(heads, key_dim, 7, *ctx.pool);
-  const std::vector<float> weights = TestVector(heads, 8);
+void ExpectNearExact(const IndexQuery& query, uint32_t heads, const Context& ctx) {
+  const uint32_t num_entries = query.num_entries;
+  const uint32_t key_dim = query.keys.layout.key_dim;
+  const float* q = query.q;
   std::vector<float> scores(num_entries, NAN);
-  const IndexQuery query{.q = q.data(),
-                         .weights = weights.data(),
-                         .keys = cache.compressed(),
-                         .num_entries = num_entries,
-                         .scores = scores.data()};
-  IndexScores({.queries = {&query, 1}, .heads = heads, .topk = 1}, ctx);
+  float* out = scores.data();
+  IndexScores({.queries = {&query, 1}, .heads = heads}, {&out, 1}, ctx);
   std::vector<float> key(key_dim);
   for (uint32_t j = 0; j < num_entries; ++j) {
     LoadIndexKey(query.keys.Block(j / query.keys.rows_per_block), j % query.keys.rows_per_block,
@@ -80,14 +82,26 @@ void ExpectNearExact(uint32_t num_entries, uint32_t heads, uint32_t key_dim, KvF
         dot += double{q[h * key_dim + k]} * double{key[k]};
         sum += std::fabs(double{q[h * key_dim + k]} * double{key[k]});
       }
-      want += double{weights[h]} * std::max(dot, 0.0);
-      magnitudes += std::fabs(double{weights[h]}) * sum;
+      want += double{query.weights[h]} * std::max(dot, 0.0);
+      magnitudes += std::fabs(double{query.weights[h]}) * sum;
     }
     // Every product, sum and head rounds once.
     const double bound = (key_dim + heads + 8) * 0x1p-24 * magnitudes;
     ASSERT_LE(std::fabs(double{scores[j]} - want), bound)
         << TargetName(ctx.target) << " entry " << j << " of " << num_entries;
   }
+}
+
+void ExpectNearExact(uint32_t num_entries, uint32_t heads, uint32_t key_dim, KvFormat format,
+                     const Context& ctx) {
+  const TestCache cache = MakeKeys(num_entries, key_dim, format);
+  const std::vector<float> q = MakeQuery(heads, key_dim, 7, *ctx.pool);
+  const std::vector<float> weights = TestVector(heads, 8);
+  ExpectNearExact({.q = q.data(),
+                   .weights = weights.data(),
+                   .keys = cache.compressed(),
+                   .num_entries = num_entries},
+                  heads, ctx);
 }
 
 TEST_P(IndexerTest, ScoresAreNearTheExactOnes) {
@@ -97,10 +111,10 @@ TEST_P(IndexerTest, ScoresAreNearTheExactOnes) {
     for (uint32_t n : {1u, 2u, 31u, 32u, 33u, 63u, 64u, 65u, 255u, 256u, 257u, 600u}) {
       ExpectNearExact(n, 6, kKeyDim, KvFormat::kNative, ctx);
     }
-    for (uint32_t heads : {1u, 2u, 3u, 4u, 5u, 64u}) {
+    for (uint32_t heads : {1u, 2u, 3u, 4u, 5u, 17u, 64u, 70u}) {
       ExpectNearExact(70, heads, kKeyDim, KvFormat::kNative, ctx);
     }
-    for (uint32_t key_dim : {32u, 64u, 256u}) {
+    for (uint32_t key_dim : {32u, 64u, 96u, 160u, 256u}) {
       ExpectNearExact(70, 5, key_dim, KvFormat::kNative, ctx);
     }
     ExpectNearExact(70, 5, kKeyDim, KvFormat::kF32, ctx);
@@ -134,15 +148,13 @@ TEST_P(IndexerTest, TiesGoToTheLowerIndex) {
   const TestCache cache = MakeKeys(200);
   const std::vector<float> q(2 * kKeyDim, 0.0f);  // all scores are 0
   const std::vector<float> weights = {1.0f, -1.0f};
-  std::vector<float> scores(200);
   std::vector<uint32_t> selected(5);
   const IndexQuery query{.q = q.data(),
                          .weights = weights.data(),
                          .keys = cache.compressed(),
                          .num_entries = 200,
-                         .selected = selected.data(),
-                         .scores = scores.data()};
-  SelectEntries({.queries = {&query, 1}, .heads = 2, .topk = 5}, ctx);
+                         .selected = selected.data()};
+  SelectQueries({&query, 1}, 2, 5, ctx);
   EXPECT_EQ(selected, (std::vector<uint32_t>{0, 1, 2, 3, 4}));
 }
 
@@ -161,15 +173,13 @@ TEST_P(IndexerTest, NotANumberIsTheSmallest) {
   const BlockId block{0};
   const std::vector<float> q(kKeyDim, 1.0f);
   const float weight = -1.0f;
-  std::vector<float> scores(n);
   std::vector<uint32_t> selected(10);
   const IndexQuery query{.q = q.data(),
                          .weights = &weight,
                          .keys = {layout, slab.data(), slab.size(), n, {&block, 1}},
                          .num_entries = n,
-                         .selected = selected.data(),
-                         .scores = scores.data()};
-  SelectEntries({.queries = {&query, 1}, .heads = 1, .topk = 10}, ctx);
+                         .selected = selected.data()};
+  SelectQueries({&query, 1}, 1, 10, ctx);
   for (uint32_t i = 0; i < 10; ++i) EXPECT_EQ(selected[i], 90 + i);
 }
 
@@ -189,20 +199,58 @@ TEST_P(IndexerTest, BitsDependOnlyOnTheQueryAndItsKeys) {
       const std::vector<float> weights = TestVector(9, 4);
       std::vector<IndexQuery> queries;
       std::vector<std::vector<float>> scores(5, std::vector<float>(900));
+      std::vector<float*> rows;
       std::vector<std::vector<uint32_t>> selected(5, std::vector<uint32_t>(40));
       for (uint32_t i = 0; i < 5; ++i) {
         queries.push_back({.q = q.data(),
                            .weights = weights.data(),
                            .keys = cache.compressed(),
                            .num_entries = 900 - 217 * i,
-                           .selected = selected[i].data(),
-                           .scores = scores[i].data()});
+                           .selected = selected[i].data()});
+        rows.push_back(scores[i].data());
       }
-      SelectEntries({.queries = queries, .heads = 9, .topk = 40}, ctx);
+      SelectQueries(queries, 9, 40, ctx);
+      EXPECT_EQ(selected[0], want.selected);
+      IndexScores({.queries = queries, .heads = 9}, rows, ctx);
       for (uint32_t i = 0; i < 4; ++i) {
         EXPECT_EQ(std::memcmp(scores[i].data(), want.scores.data(), (900 - 217 * i) * 4), 0) << i;
       }
     }
+  }
+}
+
+// Keys and queries that the integer products cannot hold, and where they can no longer.
+TEST_P(IndexerTest, ScalesFarApartAreNearTheExactOnes) {
+  ThreadPool pool(1);
+  const Context ctx{&pool, Path::kSimd, GetParam()};
+  constexpr uint32_t kEntries = 200;
+  constexpr uint32_t kHeads = 20;
+  KvLayout layout{.head_dim = 64, .rope_dim = 0, .key_dim = kKeyDim};
+  for (int spread = 0; spread <= 12; ++spread) {
+    std::vector<uint8_t> slab(kEntries * layout.row_bytes());
+    const KvRows rows(layout, slab.data(), kEntries);
+    std::vector<float> key(kKeyDim);
+    // Blocks of 32 dims are up to 2^spread apart: for keys in every third tile, for all queries.
+    const auto scaled = [&](std::vector<float>& v, uint64_t seed, bool apart) {
+      for (uint32_t k = 0; k < v.size(); ++k) {
+        v[k] = TestFloat(seed, spread, k);
+        if (apart && k / 32 % 2 == 1) v[k] = std::ldexp(v[k], -spread);
+      }
+    };
+    for (uint32_t j = 0; j < kEntries; ++j) {
+      scaled(key, 100 + j, j / 64 % 3 == 1);
+      StoreIndexKey(key, rows, j);
+    }
+    std::vector<float> q(kHeads * kKeyDim);
+    scaled(q, 1, spread % 2 == 0);
+    RoundTripFp4({q.data(), kHeads, kKeyDim}, {&pool, Path::kReference, Target::kScalar});
+    const std::vector<float> weights = TestVector(kHeads, 2);
+    const BlockId block{0};
+    const IndexQuery query{.q = q.data(),
+                           .weights = weights.data(),
+                           .keys = {layout, slab.data(), slab.size(), kEntries, {&block, 1}},
+                           .num_entries = kEntries};
+    ExpectNearExact(query, kHeads, ctx);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "cachalot/kernels/matmul.h"
 #include "cachalot/threading/aligned_buffer.h"
 
 #if defined(__x86_64__)
@@ -185,10 +186,9 @@ double MeasureRate(const Context& ctx, LoopFn* loop, double ops) {
   return ops * kAccumulators * kIterations * static_cast<double>(sink.size()) / seconds;
 }
 
-double MeasureReads(const Context& ctx, const Loops& loops, size_t buffer_bytes) {
-  const AlignedBuffer<uint8_t> buffer(buffer_bytes);
+double MeasureReads(const Context& ctx, const Loops& loops, const AlignedBuffer<uint8_t>& buffer) {
   const size_t threads = ctx.pool->num_threads();
-  const size_t slice = buffer_bytes / threads / kCacheLineBytes * kCacheLineBytes;
+  const size_t slice = buffer.size() / threads / kCacheLineBytes * kCacheLineBytes;
   std::vector<float> sink(threads);
   const double seconds = BestSeconds(ctx, [&](size_t task, size_t) {
     sink[task] = loops.sum_lines(buffer.data() + task * slice, slice);
@@ -196,12 +196,68 @@ double MeasureReads(const Context& ctx, const Loops& loops, size_t buffer_bytes)
   return static_cast<double>(slice * threads) / seconds;
 }
 
+// Seconds per pass of every thread over one panel's worth of weights that stays in its L2 cache,
+// for `tokens` tokens. Many jobs over the same weights make one long parallel region.
+double ProductSeconds(const Context& ctx, WeightKind kind, uint32_t tokens) {
+  constexpr uint32_t kRows = 64;
+  constexpr uint32_t kCols = 4096;
+  const size_t jobs_per_thread = 64;
+  WeightView w{.kind = kind, .rows = kRows, .cols = kCols};
+  AlignedBuffer<uint8_t> data(kRows * w.row_bytes());
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<uint8_t>(0x11 * (i % 7));
+  AlignedBuffer<uint8_t> scales(size_t{kRows} * kCols / kFP4Block);
+  std::fill_n(scales.data(), scales.size(), uint8_t{127});  // 2^0
+  w.data = data.data();
+  w.scales = scales.data();
+  AlignedBuffer<BF16> x(size_t{tokens} * kCols);
+  const size_t num_jobs = jobs_per_thread * ctx.pool->num_threads();
+  AlignedBuffer<float> y(num_jobs * tokens * kRows);
+  std::vector<MatMulJob<BF16>> jobs;
+  for (size_t i = 0; i < num_jobs; ++i) {
+    jobs.push_back({.x = {x.data(), tokens, kCols},
+                    .w = w,
+                    .y = {y.data() + i * tokens * kRows, tokens, kRows}});
+  }
+  double best = 1e30;
+  for (size_t run = 0; run < kRuns; ++run) {
+    const auto start = std::chrono::steady_clock::now();
+    MatMul(jobs, ctx);
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    best = std::min(best, elapsed.count());
+  }
+  return best / static_cast<double>(size_t{kRows} * kCols * num_jobs);
+}
+
+// One token's time is widening and its dots, a second token adds dots only.
+double WideningRate(const Context& ctx, WeightKind kind) {
+  const double one = ProductSeconds(ctx, kind, 1);
+  const double two = ProductSeconds(ctx, kind, 2);
+  const double widening = one - std::max(0.0, two - one);
+  return widening > 0 ? 1.0 / widening : 0.0;
+}
+
 }  // namespace
+
+std::vector<double> ReadBandwidths(Target target, uint32_t max_threads, size_t buffer_bytes) {
+  const Loops loops = ChooseLoops(target);
+  const AlignedBuffer<uint8_t> buffer(buffer_bytes);
+  std::vector<double> rates;
+  for (uint32_t threads = 1; threads <= max_threads; ++threads) {
+    ThreadPool pool(threads);
+    rates.push_back(MeasureReads({.pool = &pool, .target = target}, loops, buffer));
+  }
+  return rates;
+}
+
+WideningRates MeasureWidening(const Context& ctx) {
+  return {.fp4_per_s = WideningRate(ctx, WeightKind::kFP4),
+          .fp8_per_s = WideningRate(ctx, WeightKind::kFP8)};
+}
 
 MachineLimits MeasureMachineLimits(const Context& ctx, size_t buffer_bytes) {
   const Loops loops = ChooseLoops(ctx.target);
   MachineLimits limits;
-  limits.read_bytes_per_s = MeasureReads(ctx, loops, buffer_bytes);
+  limits.read_bytes_per_s = MeasureReads(ctx, loops, AlignedBuffer<uint8_t>(buffer_bytes));
   limits.f32_flop_per_s = MeasureRate(ctx, loops.f32, 2 * loops.f32_lanes);
   limits.bf16_flop_per_s = MeasureRate(ctx, loops.bf16, 64);
   limits.int8_op_per_s = MeasureRate(ctx, loops.int8, 128);

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "cachalot/kernels/context.h"
 
@@ -18,6 +20,18 @@ struct MachineLimits {
 // All of ctx.pool's threads at once; best of a few runs, about half a second in all.
 // `buffer_bytes` is allocated, filled and freed; 1 GiB is past every cache.
 MachineLimits MeasureMachineLimits(const Context& ctx, size_t buffer_bytes = size_t{1} << 30);
+
+// Bytes per second with 1, 2, .. `max_threads` threads, all reading at once; best of a few runs
+// each. Makes its own pools: the caller's should sleep.
+std::vector<double> ReadBandwidths(Target target, uint32_t max_threads, size_t buffer_bytes);
+
+// Weights per second that all of ctx.pool's threads turn into what the product multiplies, from the
+// cache, dots not counted. 0 where it costs nothing that can be measured beside them.
+struct WideningRates {
+  double fp4_per_s = 0;
+  double fp8_per_s = 0;
+};
+WideningRates MeasureWidening(const Context& ctx);
 
 // The larger of each.
 MachineLimits Best(const MachineLimits& a, const MachineLimits& b);

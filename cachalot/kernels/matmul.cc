@@ -7,6 +7,7 @@
 #include "cachalot/base/check.h"
 #include "cachalot/kernels/matmul_panel.h"
 #include "cachalot/kernels/matmul_ref.h"
+#include "cachalot/kernels/traffic.h"
 
 namespace cachalot::kernels {
 namespace {
@@ -76,6 +77,7 @@ void RunJobs(std::span<const MatMulJob<X>> jobs, const Context& ctx) {
   ctx.pool->ParallelFor(num_tasks, [&](size_t task, size_t worker) {
     MatMulPanel<X> panel = FindPanel(jobs, task);
     panel.scratch = ctx.pool->WorkerScratch(worker, PanelScratchBytes(panel.job->w.cols));
+    if (ctx.traffic != nullptr) ctx.traffic->Add(panel.job->w, panel.count, panel.job->y.rows);
     run(panel);
   });
 }

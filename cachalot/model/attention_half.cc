@@ -50,7 +50,7 @@ kernels::CompressorTail ConstTail(const kvcache::TailView& tail) {
 
 }  // namespace
 
-AttentionHalf::AttentionHalf(const Config& c, const ForwardOptions& o) {
+AttentionHalf::AttentionHalf(const Config& c, const ForwardOptions& o, size_t num_threads) {
   const size_t tile = std::min(o.max_step_tokens, kAttentionTile);
   const size_t index_width = HasLayer(c, kCsaRatio) ? 2 * size_t{c.index_head_dim} : 0;
   const size_t index_heads = HasLayer(c, kCsaRatio) ? c.index_n_heads : 0;
@@ -70,13 +70,16 @@ AttentionHalf::AttentionHalf(const Config& c, const ForwardOptions& o) {
   emission_sin_ = Activation(kMaxWaveEntries, c.qk_rope_head_dim / 2);
   emission_positions_.reserve(kMaxWaveEntries);
   emissions_.reserve(kMaxWaveEntries);
-  selected_.resize(tile * c.index_topk);
+  if (HasLayer(c, kCsaRatio)) {
+    selected_.resize(tile * c.index_topk);
+    select_scratch_.resize(kernels::SelectScratchWords(tile, c.index_topk, num_threads));
+  }
   queries_.reserve(tile);
   index_queries_.reserve(tile);
 }
 
 size_t AttentionHalf::scratch_bytes() const {
-  size_t bytes = 0;
+  size_t bytes = select_scratch_.size() * sizeof(uint64_t);
   for (const Activation* a : {&qr_, &q_, &kv_, &wo_a_out_, &main_k_, &main_gate_, &index_k_,
                               &index_gate_, &index_q_, &index_weights_, &entries_, &keys_}) {
     bytes += a->bytes();
@@ -89,12 +92,16 @@ void AttentionHalf::Run(const StepEnv& env, const LayerWeights& w, size_t kv_lay
   for (const Tile& tile : env.plan.tiles) {
     ProjectTile(env, w, tile, x.Rows(tile.begin, tile.count));
     RotateTile(env, w, tile);
+    env.Mark(StepOp::kRope);
     for (uint32_t i = 0; i < tile.num_waves; ++i) {
       const Wave& wave = env.plan.waves[tile.first_wave + i];
       StoreWave(env, w, kv_layer, tile, wave);
       if (w.compress_ratio != 0) EmitEntries(env, w, kv_layer, wave);
+      env.Mark(StepOp::kStoreKv);
       if (w.attn.indexer) SelectWave(env, kv_layer, tile, wave);
+      env.Mark(StepOp::kIndexer);
       AttendWave(env, w, kv_layer, tile, wave);
+      env.Mark(StepOp::kAttention);
     }
     OutputTile(env, w, tile, z.Rows(tile.begin, tile.count));
   }
@@ -120,14 +127,15 @@ void AttentionHalf::ProjectTile(const StepEnv& env, const LayerWeights& w, const
     env.linear.Add(float_input, w.attn.indexer->compressor.wgate, index_gate_.Rows(n));
     env.linear.Add(float_input, w.attn.indexer->weights_proj, index_weights_.Rows(n));
   }
-  env.linear.Run();
+  env.RunProducts(StepOp::kQueryKv);
 
   kernels::RmsNorm(qr, w.attn.q_norm, c.rms_norm_eps, qr, env.ctx);
   kernels::RmsNorm(kv_.Rows(n), w.attn.kv_norm, c.rms_norm_eps, kv_.Rows(n), env.ctx);
+  env.Mark(StepOp::kNorm);
   const auto qr_input = env.linear.Prepare(qr, InputKind::kQuantized);
   env.linear.Add(qr_input, w.attn.wq_b, q_.Rows(n));
   if (w.attn.indexer) env.linear.Add(qr_input, w.attn.indexer->wq_b, index_q_.Rows(n));
-  env.linear.Run();
+  env.RunProducts(StepOp::kQueryUp);
 }
 
 void AttentionHalf::RotateTile(const StepEnv& env, const LayerWeights& w, const Tile& tile) {
@@ -144,6 +152,7 @@ void AttentionHalf::RotateTile(const StepEnv& env, const LayerWeights& w, const 
   // Heads as rows: the per-head norm has no weight. [model.md 4.1.3]
   const MatView<float> heads(q_.buffer.data(), n * c.num_attention_heads, c.head_dim);
   kernels::RmsNorm(heads, {}, c.rms_norm_eps, heads, env.ctx);
+  env.Mark(StepOp::kNorm);
   kernels::ApplyRope(heads, c.num_attention_heads, cos, sin, /*inverse=*/false, env.ctx);
   kernels::ApplyRope(kv_.Rows(n), 1, cos, sin, /*inverse=*/false, env.ctx);
   if (!w.attn.indexer) return;
@@ -241,15 +250,6 @@ void AttentionHalf::EmitIndex(const StepEnv& env, const LayerWeights& w, size_t 
 void AttentionHalf::SelectWave(const StepEnv& env, size_t kv_layer, const Tile& tile,
                                const Wave& wave) {
   const Config& c = env.config;
-  size_t most_entries = 0;
-  for (uint32_t i = 0; i < wave.count; ++i) {
-    const StepToken& token = env.plan.tokens[env.plan.wave_rows[wave.begin + i]];
-    most_entries = std::max<size_t>(most_entries, (token.position + 1) / kCsaRatio);
-  }
-  // Grows in steps that double, so that a decode of n tokens allocates log n times.
-  if (index_scores_.size() < most_entries * wave.count) {
-    index_scores_.resize(std::max(most_entries * wave.count, 2 * index_scores_.size()));
-  }
   index_queries_.clear();
   for (uint32_t i = 0; i < wave.count; ++i) {
     const uint32_t step_row = env.plan.wave_rows[wave.begin + i];
@@ -259,11 +259,13 @@ void AttentionHalf::SelectWave(const StepEnv& env, size_t kv_layer, const Tile& 
                               .weights = index_weights_.Rows(tile.count).Row(row).data(),
                               .keys = token.sequence->compressed(kv_layer),
                               .num_entries = (token.position + 1) / kCsaRatio,
-                              .selected = selected_.data() + row * c.index_topk,
-                              .scores = index_scores_.data() + i * most_entries});
+                              .selected = selected_.data() + row * c.index_topk});
   }
-  kernels::SelectEntries(
-      {.queries = index_queries_, .heads = c.index_n_heads, .topk = c.index_topk}, env.ctx);
+  kernels::SelectEntries({.queries = index_queries_,
+                          .heads = c.index_n_heads,
+                          .topk = c.index_topk,
+                          .scratch = select_scratch_},
+                         env.ctx);
 }
 
 void AttentionHalf::AttendWave(const StepEnv& env, const LayerWeights& w, size_t kv_layer,
@@ -308,6 +310,7 @@ void AttentionHalf::OutputTile(const StepEnv& env, const LayerWeights& w, const 
                      {rope.cos.buffer.data() + tile.begin * rope_cols, n, rope_cols},
                      {rope.sin.buffer.data() + tile.begin * rope_cols, n, rope_cols},
                      /*inverse=*/true, env.ctx);
+  env.Mark(StepOp::kRope);
 
   const MatView<float> wo_a_out = wo_a_out_.Rows(n);
   const auto input = env.linear.Prepare(q_.Rows(n), InputKind::kBf16);
@@ -321,9 +324,9 @@ void AttentionHalf::OutputTile(const StepEnv& env, const LayerWeights& w, const 
     env.linear.Add(group, w.attn.wo_a.Rows(g * c.o_lora_rank, c.o_lora_rank),
                    wo_a_out.Cols(size_t{g} * c.o_lora_rank, c.o_lora_rank));
   }
-  env.linear.Run();
+  env.RunProducts(StepOp::kOutputDown);
   env.linear.Add(env.linear.Prepare(wo_a_out, InputKind::kQuantized), w.attn.wo_b, z);
-  env.linear.Run();
+  env.RunProducts(StepOp::kOutputUp);
 }
 
 }  // namespace cachalot::model

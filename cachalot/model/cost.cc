@@ -17,7 +17,14 @@ class CostCounter {
     const uint64_t bytes = StoredBytes(w) * numerator / denominator;
     cost_.weight_bytes += bytes;
     if (numerator != denominator) cost_.routed_bytes += bytes;
-    cost_.flops += 2 * uint64_t{w.rows} * w.cols * numerator / denominator;
+    const uint64_t weights = uint64_t{w.rows} * w.cols * numerator / denominator;
+    cost_.flops += 2 * weights;
+    const bool routed = numerator != denominator;
+    if (w.kind == WeightKind::kFP4) {
+      (routed ? cost_.routed_fp4_weights : cost_.fp4_weights) += weights;
+    } else if (w.kind == WeightKind::kFP8) {
+      (routed ? cost_.routed_fp8_weights : cost_.fp8_weights) += weights;
+    }
   }
 
  private:
@@ -74,6 +81,24 @@ void AddAttention(const Config& c, uint32_t ratio, uint32_t context, TokenCost& 
   cost.flops += 4 * (window + entries) * c.num_attention_heads * c.head_dim;
 }
 
+// What a token sees grows with its position until top-k cuts it off, so a prompt's flops are summed
+// at this many positions in between.
+constexpr uint32_t kFlopSamples = 64;
+
+// The dense weights and `distinct` experts a layer, once.
+StepCost WeightCost(const Config& config, const TokenCost& token, double distinct) {
+  const double share =
+      config.num_experts_per_tok == 0 ? 0.0 : distinct / config.num_experts_per_tok;
+  const auto scaled = [share](uint64_t routed) {
+    return static_cast<uint64_t>(static_cast<double>(routed) * share + 0.5);
+  };
+  return {.weight_bytes = token.weight_bytes - token.routed_bytes + scaled(token.routed_bytes),
+          .fp4_weights = token.fp4_weights + scaled(token.routed_fp4_weights),
+          .fp8_weights = token.fp8_weights + scaled(token.routed_fp8_weights)};
+}
+
+uint64_t HeadFlops(const Weights& w) { return 2 * uint64_t{w.head.rows} * w.head.cols; }
+
 }  // namespace
 
 TokenCost CostPerToken(const Weights& weights, uint32_t context) {
@@ -85,6 +110,39 @@ TokenCost CostPerToken(const Weights& weights, uint32_t context) {
     AddLayer(weights.config, layer, count);
     AddAttention(weights.config, layer.compress_ratio, context, cost);
   }
+  return cost;
+}
+
+StepCost DecodeStepCost(const Weights& weights, uint32_t context, uint32_t batch,
+                        double distinct_experts) {
+  const TokenCost token = CostPerToken(weights, context);
+  StepCost cost = WeightCost(weights.config, token, distinct_experts);
+  cost.kv_bytes = batch * token.kv_bytes;
+  cost.flops = batch * token.flops;
+  return cost;
+}
+
+StepCost PrefillCost(const Weights& weights, uint32_t begin, uint32_t end, uint32_t chunk,
+                     double distinct_experts) {
+  const uint32_t tokens = end - begin;
+  if (tokens == 0) return {};
+  const TokenCost last = CostPerToken(weights, end);
+  const StepCost once = WeightCost(weights.config, last, distinct_experts);
+  const uint64_t steps = (tokens + chunk - 1) / chunk;
+  StepCost cost{.weight_bytes = steps * once.weight_bytes,
+                .fp4_weights = steps * once.fp4_weights,
+                .fp8_weights = steps * once.fp8_weights};
+  const uint32_t samples = std::min(kFlopSamples, tokens);
+  double flops = 0;
+  double kv_bytes = 0;
+  for (uint32_t i = 0; i < samples; ++i) {
+    const auto at = begin + static_cast<uint32_t>((2 * uint64_t{i} + 1) * tokens / (2 * samples));
+    const TokenCost token = CostPerToken(weights, at);
+    flops += static_cast<double>(token.flops - HeadFlops(weights));
+    kv_bytes += static_cast<double>(token.kv_bytes);
+  }
+  cost.flops = static_cast<uint64_t>(flops / samples * tokens) + HeadFlops(weights);
+  cost.kv_bytes = static_cast<uint64_t>(kv_bytes / samples * static_cast<double>(steps));
   return cost;
 }
 

@@ -67,7 +67,10 @@ struct Forward::Impl {
   void HcPre(const StepEnv& env, const HcWeights& hc, std::span<const float> norm);
   void HeadInput(const StepEnv& env, const HcWeights& hc, std::span<const float> norm);
   void WriteLogits(const StepEnv& env, const ForwardOutputs& outputs);
-  void RunMtp(const StepEnv& env, const ForwardOutputs& outputs);
+  // The environment of the planned tokens; computes their rotation angles.
+  StepEnv PrepareEnv();
+  // Logits of all planned rows, or of logit_rows if not null.
+  void RunMtp(const StepEnv& env, const uint32_t* logit_rows, MatView<float> logits);
   kernels::HcParams Params(const HcWeights& hc) const;
 
   size_t num_tokens() const { return plan.tokens.size(); }
@@ -81,10 +84,11 @@ struct Forward::Impl {
   RopeTable window_rope, compressed_rope;
   AttentionHalf attention;
   MoeHalf moe;
-  Activation streams;           // X [T, M D]
-  Activation hc_mix;            // fn u [T, (2+M) M]
-  Activation hc_post, hc_comb;  // [T, M], [T, M M]
-  Activation x, z;              // [T, D] sublayer input and output
+  Activation streams;              // X [T, M D]
+  bool streams_hold_step = false;  // after all layers of the last step, for Draft
+  Activation hc_mix;               // fn u [T, (2+M) M]
+  Activation hc_post, hc_comb;     // [T, M], [T, M M]
+  Activation x, z;                 // [T, D] sublayer input and output
 };
 
 Forward::Impl::Impl(std::shared_ptr<const Weights> w, const ForwardOptions& o,
@@ -95,7 +99,7 @@ Forward::Impl::Impl(std::shared_ptr<const Weights> w, const ForwardOptions& o,
       linear(o.numerics, c, MaxInputElements(weights->config, o), MaxJobs(weights->config)),
       window_rope(MakeRopeTable(weights->config, o.max_step_tokens, false)),
       compressed_rope(MakeRopeTable(weights->config, o.max_step_tokens, true)),
-      attention(weights->config, o),
+      attention(weights->config, o, c.pool->num_threads()),
       moe(weights->config, o),
       streams(o.max_step_tokens, size_t{config().hc_mult} * config().hidden_size),
       hc_mix(o.max_step_tokens, config().mix_rows()),
@@ -112,6 +116,20 @@ kernels::HcParams Forward::Impl::Params(const HcWeights& hc) const {
           .sinkhorn_iters = config().hc_sinkhorn_iters,
           .hc_eps = config().hc_eps,
           .norm_eps = config().rms_norm_eps};
+}
+
+StepEnv Forward::Impl::PrepareEnv() {
+  for (RopeTable* rope : {&window_rope, &compressed_rope}) {
+    kernels::RopeAngles(rope->frequencies, plan.positions, rope->cos.Rows(num_tokens()),
+                        rope->sin.Rows(num_tokens()));
+  }
+  return {.config = config(),
+          .options = options,
+          .ctx = ctx,
+          .plan = plan,
+          .linear = linear,
+          .window_rope = window_rope,
+          .compressed_rope = compressed_rope};
 }
 
 // X[m] = embed[token] for every stream m.
@@ -134,7 +152,9 @@ void Forward::Impl::HcPre(const StepEnv& env, const HcWeights& hc, std::span<con
   linear.Run();
   kernels::HcPre(streams.Rows(n), hc_mix.Rows(n), Params(hc), x.Rows(n), hc_post.Rows(n),
                  hc_comb.Rows(n), ctx);
+  env.Mark(StepOp::kHyperConnection);
   kernels::RmsNorm(x.Rows(n), norm, config().rms_norm_eps, x.Rows(n), env.ctx);
+  env.Mark(StepOp::kNorm);
 }
 
 void Forward::Impl::RunLayer(const StepEnv& env, const LayerWeights& w, size_t kv_layer,
@@ -143,10 +163,12 @@ void Forward::Impl::RunLayer(const StepEnv& env, const LayerWeights& w, size_t k
   HcPre(env, w.hc_attn, w.attn_norm);
   attention.Run(env, w, kv_layer, x.Rows(n), z.Rows(n));
   kernels::HcPost(z.Rows(n), hc_post.Rows(n), hc_comb.Rows(n), streams.Rows(n), ctx);
+  env.Mark(StepOp::kHyperConnection);
 
   HcPre(env, w.hc_ffn, w.ffn_norm);
   moe.Run(env, w.ffn, x.Rows(n), z.Rows(n), experts);
   kernels::HcPost(z.Rows(n), hc_post.Rows(n), hc_comb.Rows(n), streams.Rows(n), ctx);
+  env.Mark(StepOp::kHyperConnection);
 }
 
 // x = norm(hc_head(X)): what the head matrix multiplies. [model.md 3.4]
@@ -157,7 +179,9 @@ void Forward::Impl::HeadInput(const StepEnv& env, const HcWeights& hc,
   linear.Add(linear.Prepare(streams.Rows(n), InputKind::kFloat), hc.fn, mix);
   linear.Run();
   kernels::HcHead(streams.Rows(n), mix, Params(hc), x.Rows(n), env.ctx);
+  env.Mark(StepOp::kHyperConnection);
   kernels::RmsNorm(x.Rows(n), norm, config().rms_norm_eps, x.Rows(n), env.ctx);
+  env.Mark(StepOp::kNorm);
 }
 
 void Forward::Impl::WriteLogits(const StepEnv& env, const ForwardOutputs& outputs) {
@@ -171,12 +195,12 @@ void Forward::Impl::WriteLogits(const StepEnv& env, const ForwardOutputs& output
   if (outputs.logit_rows.empty()) return;
   linear.Add(linear.Prepare(x.Rows(num_tokens()), InputKind::kFloat), weights->head, outputs.logits,
              outputs.logit_rows.data());
-  linear.Run();
+  env.RunProducts(StepOp::kHead);
 }
 
 // X'[m] = e_proj norm(embed[next]) + h_proj norm(X[m]); then the block and its own head. The MTP
 // window is KV layer L. [model.md 6.1]
-void Forward::Impl::RunMtp(const StepEnv& env, const ForwardOutputs& outputs) {
+void Forward::Impl::RunMtp(const StepEnv& env, const uint32_t* logit_rows, MatView<float> logits) {
   const MtpWeights& mtp = *weights->mtp;
   const size_t n = num_tokens();
   const size_t width = config().hidden_size;
@@ -197,11 +221,13 @@ void Forward::Impl::RunMtp(const StepEnv& env, const ForwardOutputs& outputs) {
     const std::span<const float> h = projected.Row(row);
     for (size_t i = 0; i < width; ++i) out[i] = e[i] + h[i];
   });
+  env.Mark(StepOp::kOther);
 
   RunLayer(env, mtp.layer, config().num_hidden_layers, {});
   HeadInput(env, mtp.hc_head, mtp.norm);
-  linear.Add(linear.Prepare(x.Rows(n), InputKind::kFloat), weights->head, outputs.mtp_logits);
-  linear.Run();
+  if (logits.rows == 0) return;
+  linear.Add(linear.Prepare(x.Rows(n), InputKind::kFloat), weights->head, logits, logit_rows);
+  env.RunProducts(StepOp::kHead);
 }
 
 Result<std::unique_ptr<Forward>> Forward::Create(std::shared_ptr<const Weights> weights,
@@ -239,6 +265,8 @@ size_t Forward::scratch_bytes() const {
 
 Status Forward::Step(std::span<const SequenceInput> inputs, const ForwardOutputs& outputs) {
   Impl& m = *impl_;
+  if (m.options.profile != nullptr) m.options.profile->Start();
+  m.streams_hold_step = false;
   CACHALOT_RETURN_IF_ERROR(m.plan.Build(inputs, m.config(), m.options));
   const size_t n = m.num_tokens();
   if (n == 0) return {};
@@ -249,17 +277,10 @@ Status Forward::Step(std::span<const SequenceInput> inputs, const ForwardOutputs
   }
   CACHALOT_CHECK(outputs.logit_rows.size() == outputs.logits.rows);
 
-  for (RopeTable* rope : {&m.window_rope, &m.compressed_rope}) {
-    kernels::RopeAngles(rope->frequencies, m.plan.positions, rope->cos.Rows(n), rope->sin.Rows(n));
-  }
-  const StepEnv env{.config = m.config(),
-                    .options = m.options,
-                    .ctx = m.ctx,
-                    .plan = m.plan,
-                    .linear = m.linear,
-                    .window_rope = m.window_rope,
-                    .compressed_rope = m.compressed_rope};
+  const StepEnv env = m.PrepareEnv();
+  env.Mark(StepOp::kOther);
   m.Embed();
+  env.Mark(StepOp::kEmbed);
   for (size_t l = 0; l < m.weights->layers.size(); ++l) {
     m.RunLayer(env, m.weights->layers[l], l,
                outputs.experts.empty() ? MatView<uint32_t>{} : outputs.experts[l]);
@@ -267,10 +288,29 @@ Status Forward::Step(std::span<const SequenceInput> inputs, const ForwardOutputs
       for (size_t t = 0; t < n; ++t) {
         std::ranges::copy(m.streams.Rows(n).Row(t), outputs.layer_streams[l].Row(t).begin());
       }
+      env.Mark(StepOp::kOther);
     }
   }
   m.WriteLogits(env, outputs);
-  if (run_mtp) m.RunMtp(env, outputs);
+  m.streams_hold_step = !run_mtp;
+  if (run_mtp) m.RunMtp(env, nullptr, outputs.mtp_logits);
+  return {};
+}
+
+Status Forward::Draft(std::span<const uint32_t> rows, std::span<const uint32_t> next,
+                      std::span<const uint32_t> logit_rows, MatView<float> logits) {
+  Impl& m = *impl_;
+  CACHALOT_CHECK(m.options.with_mtp && m.streams_hold_step);
+  CACHALOT_CHECK(logit_rows.size() == logits.rows);
+  for (const uint32_t row : logit_rows) CACHALOT_CHECK(row < rows.size());
+  if (rows.empty()) return {};
+  CACHALOT_RETURN_IF_ERROR(m.plan.Keep(rows, next, m.config()));
+  m.streams_hold_step = false;
+  const MatView<float> streams(m.streams.buffer.data(), rows.back() + 1, m.streams.num_cols);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i] != i) std::ranges::copy(streams.Row(rows[i]), streams.Row(i).begin());
+  }
+  m.RunMtp(m.PrepareEnv(), logit_rows.data(), logits);
   return {};
 }
 

@@ -13,6 +13,7 @@
 #include "cachalot/base/error.h"
 #include "cachalot/kernels/context.h"
 #include "cachalot/kvcache/kv_cache.h"
+#include "cachalot/model/step_profile.h"
 #include "cachalot/model/weights.h"
 #include "cachalot/tensor/matrix.h"
 
@@ -55,7 +56,8 @@ struct ForwardOptions {
   Numerics numerics = Numerics::kFast;
   uint32_t max_step_tokens = 512;  // T of the largest step
   uint32_t max_step_sequences = 16;
-  bool with_mtp = false;  // room for the MTP block
+  bool with_mtp = false;           // room for the MTP block
+  StepProfile* profile = nullptr;  // not null: every step adds its times; outlives the Forward
 };
 
 // Owns the scratch of a step; weights and cache are passed in. One Forward = one step at a time.
@@ -72,6 +74,14 @@ class Forward {
   // kInvalidArgument, checked before anything is written. Allocates nothing. Bits of a token's
   // outputs do not depend on the other tokens of the step beyond those its sequence's past defines.
   Status Step(std::span<const SequenceInput> inputs, const ForwardOutputs& outputs);
+
+  // Runs the MTP block after a step, when the tokens that follow are known: on the `rows` of that
+  // step (ascending) whose tokens stay, with next[i] the token after row rows[i]. Writes their MTP
+  // window; logits row i is what the block makes of row rows[logit_rows[i]], i.e. of the token
+  // after next. [model.md 6.1] Needs with_mtp; at most once a step, before its sequences advance.
+  // Allocates nothing. next >= V is kInvalidArgument, anything else wrong a bug.
+  Status Draft(std::span<const uint32_t> rows, std::span<const uint32_t> next,
+               std::span<const uint32_t> logit_rows, MatView<float> logits);
 
   const Weights& weights() const;
   const ForwardOptions& options() const;

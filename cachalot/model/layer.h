@@ -50,13 +50,22 @@ struct StepEnv {
   Linear& linear;
   const RopeTable& window_rope;      // layers with ratio 0
   const RopeTable& compressed_rope;  // ratio 4 and 128
+
+  // The time since the last mark was `op`'s. [step_profile.h]
+  void Mark(StepOp op) const { Lap(options.profile, op); }
+  // The products collected so far, as `op`; what came before was rounding their inputs.
+  void RunProducts(StepOp op) const {
+    Mark(StepOp::kRound);
+    linear.Run();
+    Mark(op);
+  }
 };
 
 // Attention half: x [T, D] (normed) -> z [T, D]; writes window rows, compressor tails and
 // compressed entries of KV layer `kv_layer` for every token of the step.
 class AttentionHalf {
  public:
-  AttentionHalf(const Config& config, const ForwardOptions& options);
+  AttentionHalf(const Config& config, const ForwardOptions& options, size_t num_threads);
   void Run(const StepEnv& env, const LayerWeights& w, size_t kv_layer, MatView<const float> x,
            MatView<float> z);
   size_t scratch_bytes() const;
@@ -90,8 +99,8 @@ class AttentionHalf {
   Activation emission_cos_, emission_sin_;
   std::vector<uint32_t> emission_positions_;
   std::vector<Emission> emissions_;
-  std::vector<uint32_t> selected_;   // [tile, index_topk]
-  std::vector<float> index_scores_;  // [wave, entries], grown when a context first gets that long
+  std::vector<uint32_t> selected_;  // [tile, index_topk]
+  std::vector<uint64_t> select_scratch_;
   std::vector<kernels::AttentionQuery> queries_;
   std::vector<kernels::IndexQuery> index_queries_;
 };

@@ -44,15 +44,17 @@ void MoeHalf::Run(const StepEnv& env, const FfnWeights& w, MatView<const float> 
     }
   }
   GroupByExpert(env.config, x.rows);
+  env.Mark(StepOp::kRouting);
   RunExperts(env, w, x);
   Combine(env, z);
+  env.Mark(StepOp::kCombine);
 }
 
 void MoeHalf::ChooseExperts(const StepEnv& env, const FfnWeights& w, MatView<const float> x) {
   const size_t per_tok = env.config.num_experts_per_tok;
   const MatView<float> logits = router_logits_.Rows(x.rows);
   env.linear.Add(env.linear.Prepare(x, InputKind::kFloat), w.gate, logits);
-  env.linear.Run();
+  env.RunProducts(StepOp::kGate);
 
   kernels::RouterArgs args{.z = logits,
                            .bias = w.gate_bias,
@@ -101,12 +103,13 @@ void MoeHalf::RunExperts(const StepEnv& env, const FfnWeights& w, MatView<const 
   }
   env.linear.Add(input, w.shared.w1, shared_gate);
   env.linear.Add(input, w.shared.w3, shared_up);
-  env.linear.Run();
+  env.RunProducts(StepOp::kExpertsUp);
 
   // The routing weight is applied before the down projection, as the released code does.
   const float limit = env.config.swiglu_limit;
   kernels::SwiGlu(gate, up, limit, {row_weight_.data(), rows}, gate, env.ctx);
   kernels::SwiGlu(shared_gate, shared_up, limit, {}, shared_gate, env.ctx);
+  env.Mark(StepOp::kSwiGlu);
 
   const auto hidden = env.linear.Prepare(gate, InputKind::kQuantized);
   const auto shared_hidden = env.linear.Prepare(shared_gate, InputKind::kQuantized);
@@ -123,7 +126,7 @@ void MoeHalf::RunExperts(const StepEnv& env, const FfnWeights& w, MatView<const 
     env.linear.Add(stretch, w.experts[e].w2, out.Rows(first_row_[e], count));
   }
   env.linear.Add(shared_hidden, w.shared.w2, shared_out_.Rows(x.rows));
-  env.linear.Run();
+  env.RunProducts(StepOp::kExpertsDown);
 }
 
 // z = sum of the slots in ascending expert id, then the shared expert. [design.md 3; model.md 5.5]

@@ -70,9 +70,6 @@ Status StepPlan::Build(std::span<const SequenceInput> inputs, const Config& conf
   tokens.clear();
   positions.clear();
   mtp_next.clear();
-  tiles.clear();
-  waves.clear();
-  wave_rows.clear();
   for (const SequenceInput& input : inputs) {
     for (size_t i = 0; i < input.tokens.size(); ++i) {
       const uint32_t position = input.sequence->position() + static_cast<uint32_t>(i);
@@ -81,11 +78,34 @@ Status StepPlan::Build(std::span<const SequenceInput> inputs, const Config& conf
     }
     mtp_next.insert(mtp_next.end(), input.mtp_next.begin(), input.mtp_next.end());
   }
+  AppendTiles();
+  return {};
+}
+
+Status StepPlan::Keep(std::span<const uint32_t> rows, std::span<const uint32_t> next,
+                      const Config& config) {
+  CACHALOT_CHECK(rows.size() == next.size());
+  CACHALOT_RETURN_IF_ERROR(CheckIds(next, config.vocab_size, "MTP token"));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    CACHALOT_CHECK(rows[i] < tokens.size() && (i == 0 || rows[i - 1] < rows[i]));
+    tokens[i] = tokens[rows[i]];
+    positions[i] = positions[rows[i]];
+  }
+  tokens.resize(rows.size());
+  positions.resize(rows.size());
+  mtp_next.assign(next.begin(), next.end());
+  AppendTiles();
+  return {};
+}
+
+void StepPlan::AppendTiles() {
+  tiles.clear();
+  waves.clear();
+  wave_rows.clear();
   const auto total = static_cast<uint32_t>(tokens.size());
   for (uint32_t begin = 0; begin < total; begin += kAttentionTile) {
     AppendTile(begin, std::min(kAttentionTile, total - begin));
   }
-  return {};
 }
 
 void StepPlan::AppendTile(uint32_t begin, uint32_t count) {

@@ -50,8 +50,11 @@ struct StepPlan {
   // Checks the inputs against the model and limits, then fills the plan; on error nothing ran.
   Status Build(std::span<const SequenceInput> inputs, const Config& config,
                const ForwardOptions& options);
+  // Leaves only these rows (ascending), with the token that follows each.
+  Status Keep(std::span<const uint32_t> rows, std::span<const uint32_t> next, const Config& config);
 
  private:
+  void AppendTiles();
   void AppendTile(uint32_t begin, uint32_t count);
 };
 

@@ -203,9 +203,16 @@ Result<Weights> BindWeights(const Config& config, std::shared_ptr<const Checkpoi
   return weights;
 }
 
-Result<std::shared_ptr<const Weights>> LoadWeights(const std::string& dir) {
+Result<std::shared_ptr<const Weights>> LoadWeights(const std::string& dir,
+                                                   const LoadOptions& options) {
   CACHALOT_TRY(const Config config, LoadConfig(dir));
-  CACHALOT_TRY(auto ckpt, Checkpoint::Open(dir));
+  const auto memory = options.huge_pages ? io::FileMemory::kHugePages : io::FileMemory::kMapped;
+  CACHALOT_TRY(auto ckpt, Checkpoint::Open(dir, memory, options.progress));
+  // A copy is in memory already.
+  if (options.preload && !options.huge_pages) {
+    CACHALOT_RETURN_IF_ERROR(ckpt->Preload(options.progress));
+  }
+  if (options.lock) CACHALOT_RETURN_IF_ERROR(ckpt->Lock());
   CACHALOT_TRY(Weights weights, BindWeights(config, std::move(ckpt)));
   return std::make_shared<const Weights>(std::move(weights));
 }

@@ -91,7 +91,18 @@ struct Weights {
 Result<Weights> BindWeights(const Config& config,
                             std::shared_ptr<const checkpoint::Checkpoint> ckpt);
 
-// LoadConfig + Checkpoint::Open + BindWeights.
-Result<std::shared_ptr<const Weights>> LoadWeights(const std::string& dir);
+// How weights come into memory. The default maps the files: nothing is read before it is needed,
+// pages are shared with other processes and dropped when memory is short.
+struct LoadOptions {
+  bool huge_pages = false;    // copies them into anonymous memory of huge pages, never dropped
+  bool preload = false;       // reads all of them before returning
+  bool lock = false;          // keeps them in memory while they live, preloaded by that
+  io::ByteProgress progress;  // of copying and preloading; may be empty
+};
+
+// LoadConfig + Checkpoint::Open + BindWeights. kResourceExhausted without memory for a copy or the
+// right to lock it.
+Result<std::shared_ptr<const Weights>> LoadWeights(const std::string& dir,
+                                                   const LoadOptions& options = {});
 
 }  // namespace cachalot::model

@@ -2,7 +2,6 @@
 #include "cachalot/serve/constraints.h"
 
 #include <algorithm>
-#include <chrono>
 #include <optional>
 
 #include "cachalot/base/json.h"
@@ -28,20 +27,17 @@ class Walker : public engine::TokenConstraint {
   };
 
   Walker(std::shared_ptr<grammar::Automaton> automaton, std::vector<uint32_t> end_tokens,
-         Trigger trigger, std::shared_ptr<std::atomic<uint64_t>> cost_ns)
-      : cost_ns_(std::move(cost_ns)),
-        matcher_(std::move(automaton), std::move(end_tokens)),
+         Trigger trigger)
+      : matcher_(std::move(automaton), std::move(end_tokens)),
         trigger_(std::move(trigger)),
         active_(!trigger_.token && trigger_.text.empty()) {}
 
   void ApplyMask(std::span<uint64_t> mask) override {
-    const Timer timer(*cost_ns_);
     if (active_) return matcher_.ApplyMask(mask);
     for (const uint32_t id : trigger_.forbidden) mask[id / 64] &= ~(uint64_t{1} << (id % 64));
   }
 
   void Accept(uint32_t token) override {
-    const Timer timer(*cost_ns_);
     if (active_) {
       matcher_.Accept(token);
     } else if (trigger_.token) {
@@ -59,18 +55,6 @@ class Walker : public engine::TokenConstraint {
   }
 
  private:
-  struct Timer {
-    using Clock = std::chrono::steady_clock;
-    explicit Timer(std::atomic<uint64_t>& total) : sum(total) {}
-    ~Timer() {
-      sum += static_cast<uint64_t>(
-          std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count());
-    }
-    std::atomic<uint64_t>& sum;
-    Clock::time_point begin = Clock::now();
-  };
-
-  std::shared_ptr<std::atomic<uint64_t>> cost_ns_;
   grammar::Matcher matcher_;
   Trigger trigger_;
   bool active_;
@@ -220,7 +204,7 @@ std::unique_ptr<engine::TokenConstraint> Constraints::Walk(
     trigger.text = StrCat("<", chat::kDsml, chat::TagsOf(model_.format).block, ">\n");
   }
   const std::vector<uint32_t> end = {model_.stop_tokens.front()};
-  return std::make_unique<Walker>(std::move(automaton), end, std::move(trigger), mask_ns_);
+  return std::make_unique<Walker>(std::move(automaton), end, std::move(trigger));
 }
 
 }  // namespace cachalot::serve

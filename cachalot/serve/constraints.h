@@ -2,8 +2,6 @@
 // From what a request demands of its answer's form to a constraint of the engine. [api.md 4.8, 4.9]
 #pragma once
 
-#include <atomic>
-#include <cstdint>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -35,10 +33,6 @@ class Constraints {
                                                 const api::GenerateRequest& request,
                                                 const Prompt& prompt) const;
 
-  // What walks have cost so far: masks found or computed, tokens followed. (Writing a mask into the
-  // logits is the sampler's.)
-  double mask_seconds() const { return static_cast<double>(*mask_ns_) * 1e-9; }
-
  private:
   using Known = std::pair<std::string, std::shared_ptr<grammar::Automaton>>;
   std::shared_ptr<grammar::Automaton> Find(const std::string& key);
@@ -48,8 +42,6 @@ class Constraints {
   api::ApiResult<std::shared_ptr<grammar::Automaton>> ForTools(const api::GenerateRequest& request);
 
   const ServedModel& model_;
-  const std::shared_ptr<std::atomic<uint64_t>> mask_ns_ =
-      std::make_shared<std::atomic<uint64_t>>(0);     // shared with the walks
   std::shared_ptr<const grammar::Vocabulary> text_;   // ordinary tokens
   std::shared_ptr<const grammar::Vocabulary> calls_;  // and the token of tool markup
   std::mutex mutex_;

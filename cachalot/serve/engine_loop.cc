@@ -85,9 +85,7 @@ void EngineLoop::Run() {
     std::vector<Command> commands;
     {
       std::unique_lock lock(mutex_);
-      stats_ = {.engine = engine_->stats(),
-                .step_seconds = step_seconds_,
-                .reply_seconds = reply_seconds_};
+      stats_ = {.engine = engine_->stats(), .reply_seconds = reply_seconds_};
       wake_.wait(lock, [this] { return stopping_ || !commands_.empty() || engine_->HasWork(); });
       commands.swap(commands_);
       // Only after a round that failed everybody: then Submit may fail what still comes by itself.
@@ -107,9 +105,7 @@ void EngineLoop::Run() {
 }
 
 void EngineLoop::Step() {
-  const auto stepped = Clock::now();
   const auto events = engine_->Step();
-  step_seconds_ += SecondsSince(stepped);
   if (!events.ok()) {
     FailAll(events.error());
     std::this_thread::sleep_for(kRetry);

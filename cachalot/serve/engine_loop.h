@@ -31,9 +31,8 @@ class EngineClient {
 
 struct LoopStats {
   engine::EngineStats engine;
-  // Wall time of the loop's thread: in the engine's steps, and outside them, waiting left out
-  // (events made text and JSON and handed to HTTP, requests taken in).
-  double step_seconds = 0;
+  // Wall time of the loop's thread outside the engine, waiting left out: events made text and JSON
+  // and handed to HTTP, requests taken in. Beside engine.step_seconds it says what serving costs.
   double reply_seconds = 0;
 };
 
@@ -71,8 +70,7 @@ class EngineLoop {
 
   std::unique_ptr<engine::Engine> engine_;
   std::map<engine::RequestId, std::shared_ptr<EngineClient>> clients_;  // the loop's thread only
-  double step_seconds_ = 0;                                             // the loop's thread only
-  double reply_seconds_ = 0;
+  double reply_seconds_ = 0;                                            // the loop's thread only
 
   std::atomic<uint32_t> pending_ = 0;
 

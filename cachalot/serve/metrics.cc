@@ -65,8 +65,18 @@ struct Metrics::Impl {
   Counter& steps = AddCounter(registry, "cachalot_steps_total", "Forward steps");
   Counter& step_seconds = AddCounter(registry, "cachalot_step_seconds_total",
                                      "Time in steps, sampling and cache work included");
+  Counter& forward_seconds = AddCounter(registry, "cachalot_forward_seconds_total",
+                                        "Of the time in steps: the model's forward passes");
+  Counter& draft_seconds = AddCounter(registry, "cachalot_draft_seconds_total",
+                                      "Of the time in steps: drafting for speculation");
+  Counter& drafted = AddCounter(registry, "cachalot_draft_tokens_total",
+                                "Drafted tokens that were verified, right or not");
+  Counter& accepted =
+      AddCounter(registry, "cachalot_draft_tokens_accepted_total", "Of those, right");
+  Counter& sample_seconds = AddCounter(registry, "cachalot_sample_seconds_total",
+                                       "Of the time in steps: sampling, with masks");
   Counter& mask_seconds = AddCounter(registry, "cachalot_mask_seconds_total",
-                                     "Of the time in steps: masks of structured output");
+                                     "Of the time in sampling: masks of structured output");
   Counter& reply_seconds =
       AddCounter(registry, "cachalot_reply_seconds_total",
                  "Time of the engine's thread between steps: text, JSON, handing to HTTP");
@@ -120,7 +130,7 @@ void Metrics::HttpRequest(int status) {
   impl_->http.Add({{"status", std::to_string(status)}}).Increment();
 }
 
-std::string Metrics::Text(const LoopStats& loop, double mask_seconds, size_t open_connections) {
+std::string Metrics::Text(const LoopStats& loop, size_t open_connections) {
   const engine::EngineStats& stats = loop.engine;
   const auto count = [](uint64_t value) { return static_cast<double>(value); };
   const std::lock_guard lock(impl_->gauges);
@@ -135,8 +145,13 @@ std::string Metrics::Text(const LoopStats& loop, double mask_seconds, size_t ope
   RaiseTo(impl_->misses, count(stats.cache.misses));
   RaiseTo(impl_->evicted, count(stats.cache.evicted));
   RaiseTo(impl_->steps, count(stats.steps));
-  RaiseTo(impl_->step_seconds, loop.step_seconds);
-  RaiseTo(impl_->mask_seconds, mask_seconds);
+  RaiseTo(impl_->step_seconds, stats.step_seconds);
+  RaiseTo(impl_->forward_seconds, stats.forward_seconds);
+  RaiseTo(impl_->draft_seconds, stats.draft_seconds);
+  RaiseTo(impl_->drafted, count(stats.drafted_tokens));
+  RaiseTo(impl_->accepted, count(stats.accepted_tokens));
+  RaiseTo(impl_->sample_seconds, stats.sample_seconds);
+  RaiseTo(impl_->mask_seconds, stats.mask_seconds);
   RaiseTo(impl_->reply_seconds, loop.reply_seconds);
   RaiseTo(impl_->prompt, count(stats.prompt_tokens));
   RaiseTo(impl_->reused, count(stats.reused_tokens));

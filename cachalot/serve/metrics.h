@@ -39,8 +39,8 @@ class Metrics {
   void RequestDone(const RequestRecord& record);
   void TokenInterval(double seconds);  // between two tokens of a stream
   void HttpRequest(int status);
-  // The exposition; gauges as of `loop`. `mask_seconds`: Constraints::mask_seconds().
-  std::string Text(const LoopStats& loop, double mask_seconds, size_t open_connections);
+  // The exposition; gauges as of `loop`.
+  std::string Text(const LoopStats& loop, size_t open_connections);
 
  private:
   struct Impl;

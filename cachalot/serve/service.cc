@@ -136,9 +136,7 @@ void Service::Handle(const ExchangePtr& exchange) {
       {"DELETE", "/cache", [&] { Cache(exchange); }},
       {"GET", "/metrics",
        [&] {
-         Reply(exchange, 200,
-               metrics_.Text(loop_.stats(), constraints_.mask_seconds(),
-                             connections_ ? connections_() : 0),
+         Reply(exchange, 200, metrics_.Text(loop_.stats(), connections_ ? connections_() : 0),
                "text/plain; version=0.0.4");
        }},
   };

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cachalot/threading/topology.h"
 
+#if __has_include(<hwloc.h>)
 #include <hwloc.h>
+#define CACHALOT_HAS_HWLOC 1
+#else
+#include <sched.h>
+#endif
 
 #include <algorithm>
 #include <fstream>
@@ -38,6 +43,35 @@ std::string CgroupPath(std::string_view self) {
   return {};
 }
 
+#ifdef CACHALOT_HAS_HWLOC
+// Cores with a hardware thread in this process's affinity mask.
+uint32_t AllowedCores() {
+  const uint32_t fallback = std::max(1u, std::thread::hardware_concurrency());
+  hwloc_topology_t topology = nullptr;
+  if (hwloc_topology_init(&topology) != 0) return fallback;
+  uint32_t cores = 0;
+  hwloc_bitmap_t allowed = hwloc_bitmap_alloc();
+  if (hwloc_topology_load(topology) == 0 &&
+      hwloc_get_cpubind(topology, allowed, HWLOC_CPUBIND_PROCESS) == 0) {
+    const int all = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
+    for (int i = 0; i < all; ++i) {
+      hwloc_obj_t core = hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, static_cast<unsigned>(i));
+      if (hwloc_bitmap_intersects(core->cpuset, allowed)) ++cores;
+    }
+  }
+  hwloc_bitmap_free(allowed);
+  hwloc_topology_destroy(topology);
+  return cores > 0 ? cores : fallback;
+}
+#else
+// Hardware threads: what tells them apart is in the library this build has none of.
+uint32_t AllowedCores() {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return 1;
+  return static_cast<uint32_t>(std::max(1, CPU_COUNT(&allowed)));
+}
+#endif
+
 }  // namespace
 
 uint32_t CgroupCpuLimit(std::string_view self, const std::string& mount) {
@@ -54,22 +88,7 @@ uint32_t CgroupCpuLimit(std::string_view self, const std::string& mount) {
 }
 
 uint32_t NumPhysicalCores() {
-  const uint32_t fallback = std::max(1u, std::thread::hardware_concurrency());
-  hwloc_topology_t topology = nullptr;
-  if (hwloc_topology_init(&topology) != 0) return fallback;
-  uint32_t cores = 0;
-  hwloc_bitmap_t allowed = hwloc_bitmap_alloc();
-  if (hwloc_topology_load(topology) == 0 &&
-      hwloc_get_cpubind(topology, allowed, HWLOC_CPUBIND_PROCESS) == 0) {
-    const int all = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
-    for (int i = 0; i < all; ++i) {
-      hwloc_obj_t core = hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, static_cast<unsigned>(i));
-      if (hwloc_bitmap_intersects(core->cpuset, allowed)) ++cores;
-    }
-  }
-  hwloc_bitmap_free(allowed);
-  hwloc_topology_destroy(topology);
-  if (cores == 0) cores = fallback;
+  const uint32_t cores = AllowedCores();
   const uint32_t limit = CgroupCpuLimit(ReadText("/proc/self/cgroup"), "/sys/fs/cgroup");
   return limit > 0 ? std::min(cores, limit) : cores;
 }

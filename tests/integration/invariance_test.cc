@@ -13,16 +13,6 @@ namespace {
 using model::Numerics;
 
 // Deterministic ids without a generator in the test: a fixed multiplicative walk.
-Ids MakeIds(size_t count, uint32_t vocab, uint32_t seed) {
-  Ids ids(count);
-  uint64_t state = seed;
-  for (uint32_t& id : ids) {
-    state = state * 6364136223846793005ull + 1442695040888963407ull;
-    id = static_cast<uint32_t>((state >> 33) % vocab);
-  }
-  return ids;
-}
-
 // Index of the first float whose bits differ, or -1.
 ptrdiff_t FirstDifference(std::span<const float> a, std::span<const float> b) {
   if (a.size() != b.size()) return 0;

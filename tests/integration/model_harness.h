@@ -62,6 +62,17 @@ class TensorFile {
   std::vector<checkpoint::TensorInfo> tensors_;
 };
 
+// Arbitrary ids.
+inline Ids MakeIds(size_t count, uint32_t vocab, uint32_t seed) {
+  Ids ids(count);
+  uint64_t state = seed;
+  for (uint32_t& id : ids) {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    id = static_cast<uint32_t>((state >> 33) % vocab);
+  }
+  return ids;
+}
+
 struct RunOptions {
   model::Numerics numerics = model::Numerics::kFast;
   size_t num_threads = 2;
