@@ -47,19 +47,26 @@ constexpr size_t kRows = HWY_TARGET == HWY_AVX2 ? 4 : 8;
 HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t stride, size_t size_k,
                      const float* HWY_RESTRICT panel, float* HWY_RESTRICT out) {
   VF sum[kRows][kVectors];
+  HWY_UNROLL(8)
   for (size_t r = 0; r < kRows; ++r) {
+    HWY_UNROLL(2)
     for (size_t v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(kF32);
   }
   for (size_t k = 0; k < size_k; ++k) {
     VF b[kVectors];
+    HWY_UNROLL(2)
     for (size_t v = 0; v < kVectors; ++v) b[v] = hn::LoadU(kF32, panel + v * kLanes);
     panel += kGemmPanel;
+    HWY_UNROLL(8)
     for (size_t r = 0; r < kRows; ++r) {
       const VF x = hn::Set(kF32, a[r * stride + k]);
+      HWY_UNROLL(2)
       for (size_t v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(x, b[v], sum[r][v]);
     }
   }
+  HWY_UNROLL(8)
   for (size_t r = 0; r < kRows; ++r) {
+    HWY_UNROLL(2)
     for (size_t v = 0; v < kVectors; ++v) {
       hn::StoreU(sum[r][v], kF32, out + r * kGemmPanel + v * kLanes);
     }
@@ -132,19 +139,35 @@ void Pack(const GemmF32Args& args, size_t p, float* scratch) {
   }
 }
 
-// One row of a tile to its place: alpha and beta, and the mirrored half of a symmetric C. Only
-// elements with j >= i are taken then, so each element has one writer whatever the tiles are.
-HWY_INLINE void StoreRow(const GemmF32Args& args, size_t i, size_t j, size_t cols,
+// c = alpha sums + beta d. Products and sum round apart, in vectors as in the tail.
+HWY_INLINE void ScaleRow(const GemmF32Args& args, size_t i, size_t j, size_t first, size_t cols,
                          const float* sums) {
   float* c = args.c.data + i * args.c.stride + j;
-  const size_t first = args.symmetric && i > j ? std::min(i - j, cols) : 0;
-  if (args.beta == 0.0f) {
-    for (size_t n = first; n < cols; ++n) c[n] = args.alpha * sums[n];
-  } else {
-    const float* d = args.d.data + i * args.d.stride + j;
-    for (size_t n = first; n < cols; ++n) c[n] = args.alpha * sums[n] + args.beta * d[n];
+  const float* d = args.beta == 0.0f ? nullptr : args.d.data + i * args.d.stride + j;
+  size_t n = first;
+#if CACHALOT_GEMM_VECTORS
+  const VF alpha = hn::Set(kF32, args.alpha);
+  const VF beta = hn::Set(kF32, args.beta);
+  for (; n + kLanes <= cols; n += kLanes) {
+    VF x = hn::Mul(alpha, hn::LoadU(kF32, sums + n));
+    if (d != nullptr) x = hn::Add(x, hn::Mul(beta, hn::LoadU(kF32, d + n)));
+    hn::StoreU(x, kF32, c + n);
   }
+#endif
+  for (; n < cols; ++n) {
+    const float x = args.alpha * sums[n];
+    c[n] = d == nullptr ? x : x + args.beta * d[n];
+  }
+}
+
+// One row of a tile to its place, and to its mirror image in a symmetric C. Only elements with
+// j >= i are taken then, so each element has one writer whatever the tiles are.
+HWY_INLINE void StoreRow(const GemmF32Args& args, size_t i, size_t j, size_t cols,
+                         const float* sums) {
+  const size_t first = args.symmetric && i > j ? std::min(i - j, cols) : 0;
+  ScaleRow(args, i, j, first, cols, sums);
   if (!args.symmetric) return;
+  const float* c = args.c.data + i * args.c.stride + j;
   for (size_t n = first; n < cols; ++n) args.c.data[(j + n) * args.c.stride + i] = c[n];
 }
 
