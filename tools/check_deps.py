@@ -24,6 +24,8 @@ LIBRARIES = {
     "CLI/": {"cli"},
     "boost/": {"http"},
     "openssl/": {"http"},
+    "toml++/": {"train"},
+    "xxhash.h": {"io"},
     "histedit.h": {"cli"},
     "editline/": {"cli"},
     "benchmark/": {"kernels", "engine"},

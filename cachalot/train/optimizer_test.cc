@@ -124,12 +124,10 @@ double Deviation(MatView<const float> x) {
   return worst;
 }
 
-// The float64 results of an independent implementation. A rounding error of 2^-24 |X| in the
-// direction of a small singular value is amplified with it: by at most 3.4445 in each of eight
-// steps and 2 in two, 8e4 in all, if that value stays small for all of them. Then the values
-// themselves would end below 1, which .sv shows is not so here: the smallest starts near 1e-3 and
-// grows a thousandfold, hence 1e3 x 2^-24 x the ten steps' few roundings, 1e-3 at worst for an
-// element.
+// The float64 results of an independent implementation. A rounding error of 2^-24 |X| along the
+// singular vector of a small value grows with that value, to 1. The smallest of the three inputs is
+// 3.1e-5 of the norm (muon.0, 64 x 64; the others 1.2e-2 and 4.8e-4), and one such direction is
+// 1 / sqrt(64) of the whole: 2^-24 / 3.1e-5 / 8 = 2.4e-4. Seen: 9e-7.
 TEST_P(NewtonSchulzTest, MatchesGolden) {
   const auto opened =
       checkpoint::Checkpoint::Open(StrCat(CACHALOT_SOURCE_DIR, "/tests/golden/muon"));
@@ -158,7 +156,7 @@ TEST_P(NewtonSchulzTest, MatchesGolden) {
       }
     }
     RecordProperty(StrCat("relative_error_", k), StrCat(std::sqrt(error / norm)));
-    EXPECT_LE(std::sqrt(error / norm), 1e-3) << k;
+    EXPECT_LE(std::sqrt(error / norm), 2.4e-4) << k;
   }
 }
 
