@@ -58,7 +58,8 @@ void ReadModelField(TomlTable& in, const std::string& key, const toml::node& nod
     }
   } else if (const auto number = node.as_floating_point()) {
     value = number->get();
-  } else if (const auto list = node.as_array(); list != nullptr && list->is_homogeneous<int64_t>()) {
+  } else if (const auto list = node.as_array();
+             list != nullptr && list->is_homogeneous<int64_t>()) {
     value = Json::array();
     for (const toml::node& item : *list) {
       const int64_t ratio = item.as_integer()->get();

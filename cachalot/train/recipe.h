@@ -28,8 +28,8 @@ enum class Products : uint8_t { kFloat32, kBFloat16 };  // of matrices in forwar
 
 struct PrecisionOptions {
   Products products = Products::kFloat32;
-  bool recompute = true;       // layers run forward again in backward instead of keeping activations
-  bool qat = false;            // weights pass through their export format from qat_from_step on
+  bool recompute = true;  // layers run forward again in backward instead of keeping activations
+  bool qat = false;       // weights pass through their export format from qat_from_step on
   uint64_t qat_from_step = 0;
 };
 

@@ -131,9 +131,9 @@ class TomlTable {
     if (table_ == nullptr) return;
     for (const auto& [key, node] : *table_) {
       if (known_.count(std::string(key.str())) != 0) continue;
-      Complain(key.source(), StrCat("unknown key '", std::string(key.str()).substr(0, 60), "' in ",
-                                    name_, "; known are ",
-                                    fmt::format("{}", fmt::join(known_, ", "))));
+      Complain(key.source(),
+               StrCat("unknown key '", std::string(key.str()).substr(0, 60), "' in ", name_,
+                      "; known are ", fmt::format("{}", fmt::join(known_, ", "))));
     }
   }
 
