@@ -32,6 +32,8 @@ void RegisterAll(CLI::App& app, int& exit_code) {
       RegisterRender,      //
       RegisterParse,       //
       RegisterServe,       //
+      RegisterData,        //
+      RegisterTokenizer,   //
   };
   for (const auto register_command : commands) register_command(app, exit_code);
 }
