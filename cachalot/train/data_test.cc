@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // From documents to sequences: samples, shards, packing, reading.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -16,28 +15,12 @@
 #include "cachalot/tokenizer/v4_format.h"
 #include "cachalot/train/documents.h"
 #include "cachalot/train/packed_reader.h"
+#include "cachalot/train/test_support.h"
 
 namespace cachalot::train {
 namespace {
 
 namespace fs = std::filesystem;
-
-class TempDir {
- public:
-  TempDir() {
-    static int count = 0;
-    path_ = fs::temp_directory_path() / StrCat("cachalot-data-", getpid(), "-", count++);
-    fs::create_directories(path_);
-  }
-  ~TempDir() {
-    std::error_code ec;
-    fs::remove_all(path_, ec);
-  }
-  std::string operator/(std::string_view name) const { return (path_ / name).string(); }
-
- private:
-  fs::path path_;
-};
 
 std::shared_ptr<const tokenizer::Tokenizer> Bytes() {
   auto t = tokenizer::Tokenizer::FromJson(tokenizer::V4TokenizerJson({}), "bytes");
