@@ -34,6 +34,7 @@ void RegisterAll(CLI::App& app, int& exit_code) {
       RegisterServe,       //
       RegisterData,        //
       RegisterTokenizer,   //
+      RegisterPlot,        //
   };
   for (const auto register_command : commands) register_command(app, exit_code);
 }

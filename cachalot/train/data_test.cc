@@ -238,8 +238,12 @@ TEST(PackedReader, TargetsFollowTheSampleAcrossCuts) {
       const bool last_of_row = i + 1 == sequence.tokens.size();
       const bool before_start =
           std::count(sequence.starts.begin(), sequence.starts.end(), i + 1) > 0;
-      if (!last_of_row && !before_start) ASSERT_EQ(sequence.next[i], sequence.tokens[i + 1]);
-      if (sequence.targets[i] != kNoToken) ASSERT_EQ(sequence.targets[i], sequence.next[i]);
+      if (!last_of_row && !before_start) {
+        ASSERT_EQ(sequence.next[i], sequence.tokens[i + 1]);
+      }
+      if (sequence.targets[i] != kNoToken) {
+        ASSERT_EQ(sequence.targets[i], sequence.next[i]);
+      }
       if (sequence.next[i] == kNoToken) {
         ++last_tokens;
         ASSERT_EQ(sequence.mtp_targets[i], kNoToken);
