@@ -12,8 +12,8 @@ namespace {
 
 // Tiles smaller than this spend more on packing B than they gain by keeping a thread busy.
 constexpr size_t kMinTileRows = 64;
-// So many tiles a thread keep the threads level to about a tenth.
-constexpr size_t kTilesPerThread = 4;
+// Equal tiles: two a thread keep the threads level unless one is taken away for long.
+constexpr size_t kTilesPerThread = 2;
 
 size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
 

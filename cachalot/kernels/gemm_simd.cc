@@ -43,6 +43,14 @@ static_assert(kPanel <= kGemmMaxPanelCols && kGemmMaxTileCols % kPanel == 0 &&
 
 // B[k0 .. k0 + depth)[n0 .. n0 + cols) to out [depth][kPanel], zeros behind the last column.
 void PackB(const GemmJob& job, size_t k0, size_t depth, size_t n0, size_t cols, float* out) {
+  if (!job.b_transposed && cols == kPanel) {
+    for (size_t k = 0; k < depth; ++k) {
+      const float* from = job.b.Row(k0 + k).data() + n0;
+      hn::Store(hn::LoadU(kF32, from), kF32, out + k * kPanel);
+      hn::Store(hn::LoadU(kF32, from + kLanes), kF32, out + k * kPanel + kLanes);
+    }
+    return;
+  }
   if (!job.b_transposed) {
     for (size_t k = 0; k < depth; ++k) {
       std::memcpy(out + k * kPanel, job.b.Row(k0 + k).data() + n0, cols * sizeof(float));

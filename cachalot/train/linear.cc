@@ -23,10 +23,10 @@ void LinearBackward(MatView<const T> x, const Weight<T>& w, MatView<const T> d_y
   Gemm(GemmJobT<T>{.a = d_y, .b = x, .c = w.grad, .a_transposed = true, .accumulate = true}, ctx);
 }
 
-#define CACHALOT_INSTANTIATE(T)                                                                   \
-  template void LinearForward(MatView<const T>, const Weight<T>&, MatView<T>,                     \
-                              const kernels::Context&);                                           \
-  template void LinearBackward(MatView<const T>, const Weight<T>&, MatView<const T>, MatView<T>,  \
+#define CACHALOT_INSTANTIATE(T)                                                                  \
+  template void LinearForward(MatView<const T>, const Weight<T>&, MatView<T>,                    \
+                              const kernels::Context&);                                          \
+  template void LinearBackward(MatView<const T>, const Weight<T>&, MatView<const T>, MatView<T>, \
                                const kernels::Context&);
 CACHALOT_INSTANTIATE(float)
 CACHALOT_INSTANTIATE(double)

@@ -51,8 +51,7 @@ void RmsNormBackward(MatView<const T> x, const Weight<T>& w, const NormSaved<T>&
   };
   SumOverTokens(x.rows, weight == nullptr ? 0 : width, w.grad.data, ctx,
                 [&](size_t begin, size_t end, T* d_weight, size_t worker) {
-                  T* g =
-                      reinterpret_cast<T*>(ctx.pool->WorkerScratch(worker, width * sizeof(T)));
+                  T* g = reinterpret_cast<T*>(ctx.pool->WorkerScratch(worker, width * sizeof(T)));
                   for (size_t t = begin; t < end; ++t) row(t, g, d_weight);
                 });
 }
@@ -96,14 +95,14 @@ void Rotate(MatView<T> x, size_t heads, std::span<const uint32_t> positions,
   });
 }
 
-#define CACHALOT_INSTANTIATE(T)                                                                \
-  template void RmsNormForward(MatView<const T>, const Weight<T>&, T, MatView<T>,              \
-                               NormSaved<T>&, const kernels::Context&);                        \
-  template void RmsNormBackward(MatView<const T>, const Weight<T>&, const NormSaved<T>&,       \
-                                MatView<const T>, MatView<T>, const kernels::Context&);        \
-  template RotaryTable<T> MakeRotaryTable(std::span<const float>, size_t);                     \
-  template void Rotate(MatView<T>, size_t, std::span<const uint32_t>, const RotaryTable<T>&,   \
-                       bool, const kernels::Context&);
+#define CACHALOT_INSTANTIATE(T)                                                                    \
+  template void RmsNormForward(MatView<const T>, const Weight<T>&, T, MatView<T>, NormSaved<T>&,   \
+                               const kernels::Context&);                                           \
+  template void RmsNormBackward(MatView<const T>, const Weight<T>&, const NormSaved<T>&,           \
+                                MatView<const T>, MatView<T>, const kernels::Context&);            \
+  template RotaryTable<T> MakeRotaryTable(std::span<const float>, size_t);                         \
+  template void Rotate(MatView<T>, size_t, std::span<const uint32_t>, const RotaryTable<T>&, bool, \
+                       const kernels::Context&);
 CACHALOT_INSTANTIATE(float)
 CACHALOT_INSTANTIATE(double)
 #undef CACHALOT_INSTANTIATE
