@@ -28,18 +28,20 @@ struct LayerScratch {
 template <typename T>
 struct StepEnv {
   const model::Config& config;
-  const RunOptions& options;
+  RunOptions options;
   const kernels::Context& ctx;
   const TrainBatch* batch = nullptr;
   std::vector<uint32_t> positions;    // [T], within the sample
   std::map<size_t, EntryPlan> plans;  // by ratio
   RotaryTable<T> window_rope;         // ratio 0
   RotaryTable<T> compressed_rope;     // the others
-  size_t most_entries(size_t ratio) const { return batch->max_length() / ratio; }
   const RotaryTable<T>& rope(size_t ratio) const {
     return ratio == 0 ? window_rope : compressed_rope;
   }
   LayerScratch<T> scratch;
+
+  // Columns of per-entry matrices: entries of the longest sample.
+  size_t most_entries(size_t ratio) const { return batch->max_length() / ratio; }
 };
 
 template <typename T>
