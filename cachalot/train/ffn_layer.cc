@@ -15,7 +15,7 @@ FfnLayer<T>::FfnLayer(const model::Config& config, const FfnParams<T>& params)
 
 template <typename T>
 double FfnLayer<T>::Forward(StepEnv<T>& env, MatView<const T> x, std::span<const uint32_t> ids,
-                            const std::vector<uint32_t>* replay, bool balance, MatView<T> z) {
+                            const Selections* replay, size_t layer, bool balance, MatView<T> z) {
   ids_.resize(x.rows * per_token_);
   LinearForward(x, p_.gate, logits_.Resize(x.rows, p_.gate.value.rows), env.ctx);
   if (p_.table != nullptr) {
@@ -25,16 +25,23 @@ double FfnLayer<T>::Forward(StepEnv<T>& env, MatView<const T> x, std::span<const
       std::ranges::sort(chosen);
     }
   } else if (replay != nullptr) {
-    CACHALOT_CHECK(replay->size() == ids_.size());
-    ids_ = *replay;
+    CACHALOT_CHECK(replay->experts[layer].size() == ids_.size());
+    ids_ = replay->experts[layer];
   } else {
     ChooseExperts<T>(logits_.view(), p_.gate_bias, Ids(x.rows), env.ctx);
   }
   const MatView<T> weights = weights_.Resize(x.rows, per_token_);
   RoutingWeightsForward<T>(logits_.view(), Ids(x.rows), scaling_, weights, env.ctx);
   MoeForward<T>(x, Ids(x.rows), weights, p_.moe, z, saved_, env.scratch.moe, env.ctx);
+  unbiased_.clear();
   if (!balance || p_.table != nullptr) return 0;
-  return BalanceLoss<T>(logits_.view(), Ids(x.rows), *env.batch, 0, {}, env.ctx);
+  unbiased_.resize(ids_.size());
+  if (replay != nullptr) {
+    unbiased_ = replay->unbiased[layer];
+  } else {
+    ChooseExperts<T>(logits_.view(), nullptr, Unbiased(x.rows), env.ctx);
+  }
+  return BalanceLoss<T>(logits_.view(), Unbiased(x.rows), *env.batch, 0, {}, env.ctx);
 }
 
 template <typename T>
@@ -45,8 +52,8 @@ void FfnLayer<T>::Backward(StepEnv<T>& env, MatView<const T> x, MatView<const T>
   MoeBackward<T>(x, weights_.view(), p_.moe, saved_, d_z, d_x, d_weights, env.scratch.moe, env.ctx);
   RoutingWeightsBackward<T>(logits_.view(), Ids(x.rows), scaling_, d_weights, d_logits, env.ctx);
   if (balance && p_.table == nullptr && env.options.scales.balance != 0) {
-    BalanceLoss<T>(logits_.view(), Ids(x.rows), *env.batch, env.options.scales.balance, d_logits,
-                   env.ctx);
+    BalanceLoss<T>(logits_.view(), Unbiased(x.rows), *env.batch, env.options.scales.balance,
+                   d_logits, env.ctx);
   }
   LinearBackward<T>(x, p_.gate, d_logits, d_x, env.ctx);
 }

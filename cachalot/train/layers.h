@@ -108,17 +108,19 @@ template <typename T>
 class FfnLayer {
  public:
   FfnLayer(const model::Config& config, const FfnParams<T>& params);
-  // `ids` are the tokens of the positions, for hash layers. Returns the balance loss's sum over
-  // samples (0 in hash layers and without `balance`).
+  // `ids` are the tokens of the positions, for hash layers; `replay` may be null. Returns the
+  // balance loss's sum over samples (0 in hash layers and without `balance`).
   double Forward(StepEnv<T>& env, MatView<const T> x, std::span<const uint32_t> ids,
-                 const std::vector<uint32_t>* replay, bool balance, MatView<T> z);
+                 const Selections* replay, size_t layer, bool balance, MatView<T> z);
   void Backward(StepEnv<T>& env, MatView<const T> x, MatView<const T> d_z, bool balance,
                 MatView<T> d_x);
   const std::vector<uint32_t>& experts() const { return ids_; }
+  const std::vector<uint32_t>& unbiased() const { return unbiased_; }
   size_t bytes() const;
 
  private:
   MatView<uint32_t> Ids(size_t tokens) { return {ids_.data(), tokens, per_token_}; }
+  MatView<uint32_t> Unbiased(size_t tokens) { return {unbiased_.data(), tokens, per_token_}; }
 
   FfnParams<T> p_;
   size_t per_token_;
@@ -126,6 +128,7 @@ class FfnLayer {
   Matrix<T> logits_;   // [T, E]
   Matrix<T> weights_;  // [T, A]
   std::vector<uint32_t> ids_;
+  std::vector<uint32_t> unbiased_;  // the choice the balance loss counts
   MoeSaved<T> saved_;
 };
 

@@ -190,10 +190,6 @@ class Network<T>::Impl {
                            positions);
   }
 
-  const std::vector<uint32_t>* ReplayExperts(size_t layer) const {
-    const Selections* replay = env_.options.replay;
-    return replay == nullptr ? nullptr : &replay->experts[layer];
-  }
   const EntrySelection* ReplayEntries(size_t layer) const {
     const Selections* replay = env_.options.replay;
     return replay == nullptr ? nullptr : &replay->entries[layer];
@@ -226,8 +222,8 @@ class Network<T>::Impl {
                         Streams(layer.ffn_half.streams), ctx_);
     HalfSaved<T>& ffn = layer.ffn_half;
     EnterHalf(ffn, layer.params.hc_ffn, layer.params.ffn_norm);
-    sums.balance +=
-        layer.ffn.Forward(env_, ffn.x.view(), ids, ReplayExperts(index), balance, Hidden(ffn.z));
+    sums.balance += layer.ffn.Forward(env_, ffn.x.view(), ids, env_.options.replay, index, balance,
+                                      Hidden(ffn.z));
     HyperPostForward<T>(ffn.z.view(), ffn.streams.view(), ffn.hyper, Streams(next), ctx_);
   }
 
@@ -272,6 +268,7 @@ class Network<T>::Impl {
       const Layer<T>& layer = l < layers_.size() ? layers_[l] : mtp_->layer;
       if (options.record != nullptr) {
         options.record->experts.push_back(layer.ffn.experts());
+        options.record->unbiased.push_back(layer.ffn.unbiased());
         options.record->entries.push_back(layer.attention.selection());
       }
       if (options.expert_load == nullptr) continue;

@@ -49,7 +49,9 @@ struct LossSums {
 // routing replay). Layers 0 .. L-1, then the MTP block.
 struct Selections {
   std::vector<std::vector<uint32_t>> experts;  // [layer][T A], ids ascending within a token
-  std::vector<EntrySelection> entries;         // [layer]; dense where there is no choice
+  // [layer][T A] the choice without bias, which the balance loss counts; empty where it does not.
+  std::vector<std::vector<uint32_t>> unbiased;
+  std::vector<EntrySelection> entries;  // [layer]; dense where there is no choice
 };
 
 enum class CsaMode : uint8_t {

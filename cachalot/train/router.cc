@@ -52,7 +52,9 @@ void ChooseExperts(MatView<const T> z, const T* bias, MatView<uint32_t> ids,
   ForTokenBlocks(z.rows, ctx, [&](size_t begin, size_t end) {
     std::vector<T> values(z.cols);
     for (size_t t = begin; t < end; ++t) {
-      for (size_t e = 0; e < z.cols; ++e) values[e] = Score(z.Row(t)[e]) + bias[e];
+      for (size_t e = 0; e < z.cols; ++e) {
+        values[e] = Score(z.Row(t)[e]) + (bias == nullptr ? T{0} : bias[e]);
+      }
       SelectTop<T>(values, ids.Row(t));
     }
   });

@@ -17,7 +17,7 @@
 namespace cachalot::train {
 
 // The A largest of s + bias, ties to the lower id; ids [T, A] ascending within a token. The choice
-// is hard: it has no gradient. bias [E].
+// is hard: it has no gradient. bias [E], or null for none.
 template <typename T>
 void ChooseExperts(MatView<const T> z, const T* bias, MatView<uint32_t> ids,
                    const kernels::Context& ctx);
@@ -32,8 +32,9 @@ void RoutingWeightsBackward(MatView<const T> z, MatView<const uint32_t> ids, dou
                             MatView<const T> d_weights, MatView<T> d_z,
                             const kernels::Context& ctx);
 
-// Sum over samples of sum_i f_i P_i, f_i = E / (A T) * (tokens of the sample that chose i). If
-// `scale` is not zero, d_z += scale * gradient of that sum.
+// Sum over samples of sum_i f_i P_i, f_i = E / (A T) * (tokens t of the sample with i in ids[t]).
+// ids is the choice without bias, as the formula has it, not the one the experts run by. If `scale`
+// is not zero, d_z += scale * gradient of that sum.
 template <typename T>
 double BalanceLoss(MatView<const T> z, MatView<const uint32_t> ids, const TrainBatch& batch,
                    double scale, MatView<T> d_z, const kernels::Context& ctx);
