@@ -12,8 +12,8 @@
 namespace cachalot::train {
 namespace {
 
-struct Run {
-  explicit Run(uint64_t seed, const OptimizerOptions& options = {})
+struct Trainee {
+  explicit Trainee(uint64_t seed, const OptimizerOptions& options = {})
       : config(SmallConfig()), set(RandomSet(config, seed)), optimizer(config, set, options) {}
 
   // Gradients are a function of the step, as data would make them.
@@ -38,7 +38,7 @@ bool SameBits(const AlignedBuffer<float>& a, const AlignedBuffer<float>& b) {
          (a.size() == 0 || std::memcmp(a.data(), b.data(), 4 * a.size()) == 0);
 }
 
-void ExpectSame(const Run& a, const Run& b) {
+void ExpectSame(const Trainee& a, const Trainee& b) {
   for (size_t i = 0; i < a.set.parameters.size(); ++i) {
     const std::string& name = a.set.parameters[i].name;
     EXPECT_TRUE(SameBits(a.set.parameters[i].value, b.set.parameters[i].value)) << name;
@@ -58,12 +58,12 @@ RunState State() {
 
 TEST(RunState, ResumesBitForBit) {
   TempDir dir;
-  Run straight(1);
+  Trainee straight(1);
   for (uint64_t step = 0; step < 3; ++step) straight.Step(step);
   ASSERT_TRUE(SaveRun(dir / "a.run", State(), straight.set, straight.optimizer).ok());
   for (uint64_t step = 3; step < 6; ++step) straight.Step(step);
 
-  Run resumed(2);  // another start, all of which must be overwritten
+  Trainee resumed(2);  // another start, all of which must be overwritten
   resumed.set.tables[0].ids[0] ^= 1u;
   const auto state = LoadRun(dir / "a.run", resumed.set, resumed.optimizer);
   ASSERT_TRUE(state.ok()) << state.error().message;
@@ -79,11 +79,11 @@ TEST(RunState, ResumesBitForBit) {
 
 TEST(RunState, CutsAndFlippedBitsAreRefusedAndChangeNothing) {
   TempDir dir;
-  Run run(1);
+  Trainee run(1);
   ASSERT_TRUE(SaveRun(dir / "a.run", State(), run.set, run.optimizer).ok());
   auto bytes = io::ReadFile(dir / "a.run", uint64_t{1} << 30);
   ASSERT_TRUE(bytes.ok());
-  Run other(2), untouched(2);
+  Trainee other(2), untouched(2);
   const auto parse = [&](const std::string& b) {
     return ParseRun("a.run", reinterpret_cast<const uint8_t*>(b.data()), b.size(), other.set,
                     other.optimizer);
@@ -102,9 +102,9 @@ TEST(RunState, CutsAndFlippedBitsAreRefusedAndChangeNothing) {
 
 TEST(RunState, AnotherModelOrOptimizerIsRefusedByTensor) {
   TempDir dir;
-  Run run(1);
+  Trainee run(1);
   ASSERT_TRUE(SaveRun(dir / "a.run", State(), run.set, run.optimizer).ok());
-  Run adamw(1, {.muon = false});
+  Trainee adamw(1, {.muon = false});
   const auto other = LoadRun(dir / "a.run", adamw.set, adamw.optimizer);
   ASSERT_FALSE(other.ok());
   EXPECT_EQ(other.error().code, ErrorCode::kInvalidArgument);
@@ -113,7 +113,7 @@ TEST(RunState, AnotherModelOrOptimizerIsRefusedByTensor) {
 
 TEST(RunState, KeepsTheLastAndClearsWhatKilledProcessesLeft) {
   TempDir dir;
-  Run run(1);
+  Trainee run(1);
   EXPECT_EQ(LatestRun(dir.path()).error().code, ErrorCode::kNotFound);
   for (const uint64_t step : {5u, 10u, 100u, 20u}) {
     ASSERT_TRUE(SaveRun(RunPath(dir.path(), step), State(), run.set, run.optimizer).ok());
@@ -132,7 +132,7 @@ TEST(RunState, KeepsTheLastAndClearsWhatKilledProcessesLeft) {
 }
 
 TEST(RunState, UnwritableFoldersAreAnError) {
-  Run run(1);
+  Trainee run(1);
   const Status status = SaveRun("/nonexistent/a.run", State(), run.set, run.optimizer);
   ASSERT_FALSE(status.ok());
   EXPECT_NE(status.error().message.find("/nonexistent/a.run"), std::string::npos);
