@@ -35,6 +35,7 @@ void RegisterAll(CLI::App& app, int& exit_code) {
       RegisterData,        //
       RegisterTokenizer,   //
       RegisterPlot,        //
+      RegisterTrain,       //
   };
   for (const auto register_command : commands) register_command(app, exit_code);
 }

@@ -172,6 +172,8 @@ void ReadRest(TomlTable& top, Recipe& recipe, TomlComplaint& complaint) {
   TomlTable data(top.Table("data"), "[data]", complaint);
   data.Text("train", recipe.data.train, true);
   data.Text("validation", recipe.data.validation);
+  data.Text("tokenizer", recipe.data.tokenizer);
+  data.Flag("chat", recipe.data.chat);
   data.Finish();
   TomlTable loss(top.Table("loss"), "[loss]", complaint);
   loss.Number("balance_weight", recipe.loss.balance_weight, 0, 10);

@@ -17,6 +17,8 @@ namespace cachalot::train {
 struct DataOptions {
   std::string train;       // folder of token shards
   std::string validation;  // the same; empty: no evaluation
+  std::string tokenizer;  // folder of the tokenizer they come from: copied beside an exported model
+  bool chat = false;      // the data teaches to chat: the exported model says so
 };
 
 struct LossOptions {
