@@ -28,8 +28,8 @@ void WriteCounting(const std::string& dir, uint64_t seed, uint64_t samples) {
   ASSERT_TRUE(writer->Finish().ok());
 }
 
-struct Setup {
-  Setup() {
+struct Counting {
+  Counting() {
     WriteCounting(dir / "train", 1, 60);
     WriteCounting(dir / "valid", 2, 6);
     recipe.name = "counting";
@@ -85,7 +85,7 @@ void ExpectSameBits(const ParameterSet& a, const ParameterSet& b) {
 }
 
 TEST(Trainer, LossFallsAndStoppedRunsEndInTheSameBits) {
-  Setup setup;
+  Counting setup;
   ThreadPool two(2), three(3);
   auto straight = setup.Open("straight", two);
   std::vector<double> losses;
@@ -125,7 +125,7 @@ TEST(Trainer, LossFallsAndStoppedRunsEndInTheSameBits) {
 }
 
 TEST(Trainer, OnlyTheIndexerLearnsInItsWarmup) {
-  Setup setup;
+  Counting setup;
   setup.recipe.schedule.stages = {{0, 96, AttentionMode::kIndexerWarmup}};
   ThreadPool pool(2);
   auto trainer = setup.Open("run", pool);
@@ -144,7 +144,7 @@ TEST(Trainer, OnlyTheIndexerLearnsInItsWarmup) {
 }
 
 TEST(Trainer, RefusesOtherRecipesAndVocabularies) {
-  Setup setup;
+  Counting setup;
   ThreadPool pool(1);
   Take(*setup.Open("run", pool), 5);
   const kernels::Context ctx{&pool, kernels::Path::kSimd, kernels::SupportedTargets().front()};
@@ -160,7 +160,7 @@ TEST(Trainer, RefusesOtherRecipesAndVocabularies) {
 }
 
 TEST(Trainer, NonFiniteValuesStopTheRunByName) {
-  Setup setup;
+  Counting setup;
   setup.recipe.schedule.learning_rate = 1e38;
   setup.recipe.schedule.warmup_steps = 0;
   ThreadPool pool(1);
