@@ -97,6 +97,7 @@ MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads) {
   };
   add("parameters, float32", plan.parameters);
   add("gradients, float32", plan.parameters);
+  add("weights as the network computes on them", plan.parameters);
   add("Muon momentum", counts.muon);
   add("AdamW moments", 2 * counts.adamw);
   add("Newton-Schulz scratch", counts.matrix_scratch * num_threads);
@@ -110,8 +111,7 @@ MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads) {
     largest = std::max(largest, SavedFloatsPerToken(c, l));
   }
   const uint64_t streams = uint64_t{c.hc_mult} * c.hidden_size;
-  const uint64_t kept = recipe.precision.recompute ? layers * streams + largest : all;
-  add("activations kept for the backward pass", tokens * kept);
+  add("activations kept for the backward pass", tokens * all);
   // The gradient of the streams and of the widest thing below them.
   add("gradients of activations", tokens * (2 * streams + largest));
   add("logits and their gradient", tokens * 2 * c.vocab_size);

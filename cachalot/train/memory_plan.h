@@ -28,7 +28,7 @@ struct MemoryPlan {
 MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads);
 
 // Floats one token leaves in one layer (index num_hidden_layers: the MTP block) for the backward
-// pass when nothing is recomputed.
+// pass.
 uint64_t SavedFloatsPerToken(const model::Config& config, uint32_t layer);
 
 }  // namespace cachalot::train

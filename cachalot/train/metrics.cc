@@ -42,7 +42,10 @@ std::string CsvHeader() {
 // Shortest text that reads back to the same double.
 std::string CsvLine(const StepMetrics& m) {
   std::string line = StrCat(m.step, ",", m.tokens);
-  for (const Field& field : kFields) line += StrCat(",", m.*field.value);
+  for (const Field& field : kFields) {
+    line += ",";
+    if (std::isfinite(m.*field.value)) line += StrCat(m.*field.value);  // else empty
+  }
   double load = 0;
   for (const double layer : m.expert_load) load = std::max(load, layer);
   line += StrCat(",", load, ",");

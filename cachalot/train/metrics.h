@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -24,8 +25,9 @@ struct StepMetrics {
   double learning_rate = 0;
   double gradient_norm = 0;
   double tokens_per_s = 0;
-  double mfu = 0;                   // share of the measured FMA peak
-  double mhc_gain = 0;              // largest of the composite residual map over depth
+  double mfu = 0;  // share of the measured FMA peak
+  // Largest of the composite residual map over depth; NaN where it was not measured.
+  double mhc_gain = std::numeric_limits<double>::quiet_NaN();
   std::vector<double> expert_load;  // each layer: largest load of an expert over the mean
   std::optional<double> validation_loss;
 };

@@ -26,12 +26,8 @@ struct LossOptions {
   float bias_speed = 1e-3f;      // of router biases, a step
 };
 
-enum class Products : uint8_t { kFloat32, kBFloat16 };  // of matrices in forward and backward
-
 struct PrecisionOptions {
-  Products products = Products::kFloat32;
-  bool recompute = true;  // layers run forward again in backward instead of keeping activations
-  bool qat = false;       // weights pass through their export format from qat_from_step on
+  bool qat = false;  // weights pass through their export format from qat_from_step on
   uint64_t qat_from_step = 0;
 };
 
@@ -57,7 +53,6 @@ struct Recipe {
   PrecisionOptions precision;
   CheckpointOptions checkpoint;
   EvaluationOptions evaluation;
-  // The stability features that exist are always on; what they do is in docs/design/train.md.
 };
 
 // Parses TOML text; `file` starts every message. Strict: an unknown table or key is refused by name

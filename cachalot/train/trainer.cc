@@ -143,6 +143,7 @@ Status Trainer::Impl::Open() {
   CACHALOT_TRY(masters_, MakeParameters(recipe_.model));
   CACHALOT_TRY(working_, MakeParameters(recipe_.model));
   InitializeParameters(recipe_.model, recipe_.seed, masters_);
+  for (Parameter& p : masters_.parameters) p.grad = {};  // those of `working_` visit, see Step
   optimizer_ = std::make_unique<Optimizer>(recipe_.model, masters_, recipe_.optimizer);
   model::Config released = recipe_.model;
   released.quantized = true;
