@@ -269,6 +269,12 @@ void AttentionBackward(const AttentionInputs<T>& in, const Weight<T>& sink,
                        MatView<const T> delta, const AttentionGradients<T>& gradients,
                        const kernels::Context& ctx) {
   ctx.pool->ParallelFor(layout.batch.num_samples(), [&](size_t sample, size_t worker) {
+    const auto clear = [&](MatView<T> d, size_t begin, size_t end) {
+      for (size_t r = begin; r < end; ++r) std::ranges::fill(d.Row(r), T{0});
+    };
+    clear(gradients.d_kv, layout.batch.sample_begin[sample], layout.batch.sample_begin[sample + 1]);
+    clear(gradients.d_entries, layout.plan.entry_begin[sample],
+          layout.plan.entry_begin[sample + 1]);
     for (size_t i = 0; i < NumTiles(layout.batch, sample); ++i) {
       const TileOps<T> ops{in, layout, ctx, MakeTile(layout, sample, i)};
       const TileScratch<T> scratch(ctx, worker, ops.rows(), ops.tile.columns());

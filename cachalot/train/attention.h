@@ -65,8 +65,8 @@ template <typename T>
 struct AttentionGradients {
   MatView<const T> d_out;  // [T, H d]
   MatView<T> d_q;          // overwritten
-  MatView<T> d_kv;         // added to
-  MatView<T> d_entries;    // added to
+  MatView<T> d_kv;         // overwritten
+  MatView<T> d_entries;    // overwritten
 };
 
 // `delta` [T, H] = d_out_h . out_h. Adds to the gradient of the sink. Parallel over samples: the

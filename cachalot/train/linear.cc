@@ -16,9 +16,9 @@ void LinearForward(MatView<const T> x, const Weight<T>& w, MatView<T> y,
 
 template <typename T>
 void LinearBackward(MatView<const T> x, const Weight<T>& w, MatView<const T> d_y, MatView<T> d_x,
-                    const kernels::Context& ctx) {
+                    const kernels::Context& ctx, Write write) {
   if (d_x.data != nullptr) {
-    Gemm(GemmJobT<T>{.a = d_y, .b = w.value, .c = d_x, .accumulate = true}, ctx);
+    Gemm(GemmJobT<T>{.a = d_y, .b = w.value, .c = d_x, .accumulate = write == Write::kAdd}, ctx);
   }
   Gemm(GemmJobT<T>{.a = d_y, .b = x, .c = w.grad, .a_transposed = true, .accumulate = true}, ctx);
 }
@@ -27,7 +27,7 @@ void LinearBackward(MatView<const T> x, const Weight<T>& w, MatView<const T> d_y
   template void LinearForward(MatView<const T>, const Weight<T>&, MatView<T>,                    \
                               const kernels::Context&);                                          \
   template void LinearBackward(MatView<const T>, const Weight<T>&, MatView<const T>, MatView<T>, \
-                               const kernels::Context&);
+                               const kernels::Context&, Write);
 CACHALOT_INSTANTIATE(float)
 CACHALOT_INSTANTIATE(double)
 #undef CACHALOT_INSTANTIATE

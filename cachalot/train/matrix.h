@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "cachalot/tensor/matrix.h"
@@ -50,6 +51,10 @@ MatView<T> Reshape(MatView<T> view, size_t rows, size_t cols) {
   CACHALOT_DCHECK(view.stride == view.cols && rows * cols == view.rows * view.cols);
   return {view.data, rows, cols};
 }
+
+// Whether a backward op adds to the gradient of its input, which is the rule, or is the first to
+// write it: then nobody has to clear it before.
+enum class Write : uint8_t { kAdd, kOverwrite };
 
 // A parameter as an op sees it: reads `value`, adds into `grad`.
 template <typename T>

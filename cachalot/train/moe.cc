@@ -90,9 +90,9 @@ void GatherRows(MatView<const T> x, const ExpertGroups& groups, MatView<T> rows,
   });
 }
 
-// z[t] (+)= sum over slots, ascending expert ids, of rows.
+// z[t] = sum over slots, ascending expert ids, of rows.
 template <typename T>
-void CombineRows(MatView<const T> rows, const ExpertGroups& groups, bool accumulate, MatView<T> z,
+void CombineRows(MatView<const T> rows, const ExpertGroups& groups, MatView<T> z,
                  const kernels::Context& ctx) {
   const size_t slots = groups.slot_row.size() / z.rows;
   ForTokenBlocks(z.rows, ctx, [&](size_t begin, size_t end) {
@@ -100,7 +100,7 @@ void CombineRows(MatView<const T> rows, const ExpertGroups& groups, bool accumul
       T* to = z.Row(t).data();
       for (size_t a = 0; a < slots; ++a) {
         const T* from = rows.Row(groups.slot_row[t * slots + a]).data();
-        if (a == 0 && !accumulate) {
+        if (a == 0) {
           std::copy_n(from, z.cols, to);
         } else {
           for (size_t i = 0; i < z.cols; ++i) to[i] += from[i];
@@ -230,7 +230,7 @@ void MoeForward(MatView<const T> x, MatView<const uint32_t> ids, MatView<const T
   SwiGluForward<T>(saved.gate.view(), saved.up.view(), limit, row_weights, h, ctx);
   jobs.Forward(h, params, kW2, out);
   jobs.Run();
-  CombineRows<T>(out, saved.groups, false, z, ctx);
+  CombineRows<T>(out, saved.groups, z, ctx);
   const MatView<T> shared_h = scratch.h.Resize(x.rows, shared_width);
   SwiGluForward<T>(shared_gate, shared_up, limit, nullptr, shared_h, ctx);
   Gemm(ForwardJob<T>(shared_h, params.shared.w2, true, z), ctx);
@@ -273,7 +273,7 @@ void MoeBackward(MatView<const T> x, MatView<const T> weights, const MoeParams<T
   jobs.Run();
   jobs.Input(d_up, params, kW3, true, d_rows);
   jobs.Run();
-  CombineRows<T>(d_rows, groups, true, d_x, ctx);
+  CombineRows<T>(d_rows, groups, d_x, ctx);
   SharedBackward(x, params, saved, d_z, d_x, scratch, ctx);
 }
 
