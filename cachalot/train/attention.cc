@@ -101,19 +101,29 @@ struct TileOps {
   void TimesRows(MatView<const T> x, MatView<T> out, uint8_t* scratch) const {
     const size_t w = tile.window_rows();
     MatView<T> c(out.data, rows(), w, out.stride);
-    GemmSerial(GemmJobT<T>{.a = x, .b = Window(), .c = c, .b_transposed = true}, scratch, ctx);
+    GemmSerial(
+        GemmJobT<T>{
+            .a = x, .b = Window(), .c = c, .b_transposed = true, .bf16 = layout.config.bf16},
+        scratch, ctx);
     if (tile.num_entries == 0) return;
     c = MatView<T>(out.data + w, rows(), tile.num_entries, out.stride);
-    GemmSerial(GemmJobT<T>{.a = x, .b = Entries(), .c = c, .b_transposed = true}, scratch, ctx);
+    GemmSerial(
+        GemmJobT<T>{
+            .a = x, .b = Entries(), .c = c, .b_transposed = true, .bf16 = layout.config.bf16},
+        scratch, ctx);
   }
   // out [rows, d] = weights [rows, columns] times the rows
   void SumRows(MatView<const T> weights, MatView<T> out, uint8_t* scratch) const {
     const size_t w = tile.window_rows();
     MatView<const T> a(weights.data, rows(), w, weights.stride);
-    GemmSerial(GemmJobT<T>{.a = a, .b = Window(), .c = out}, scratch, ctx);
+    GemmSerial(GemmJobT<T>{.a = a, .b = Window(), .c = out, .bf16 = layout.config.bf16}, scratch,
+               ctx);
     if (tile.num_entries == 0) return;
     a = MatView<const T>(weights.data + w, rows(), tile.num_entries, weights.stride);
-    GemmSerial(GemmJobT<T>{.a = a, .b = Entries(), .c = out, .accumulate = true}, scratch, ctx);
+    GemmSerial(
+        GemmJobT<T>{
+            .a = a, .b = Entries(), .c = out, .accumulate = true, .bf16 = layout.config.bf16},
+        scratch, ctx);
   }
   // d_rows += weights^T x
   void AddToRows(MatView<const T> weights, MatView<const T> x, MatView<T> d_kv,
@@ -121,12 +131,22 @@ struct TileOps {
     const size_t w = tile.window_rows();
     MatView<const T> a(weights.data, rows(), w, weights.stride);
     MatView<T> c = d_kv.Rows(tile.window_begin, w);
-    GemmSerial(GemmJobT<T>{.a = a, .b = x, .c = c, .a_transposed = true, .accumulate = true},
+    GemmSerial(GemmJobT<T>{.a = a,
+                           .b = x,
+                           .c = c,
+                           .a_transposed = true,
+                           .accumulate = true,
+                           .bf16 = layout.config.bf16},
                scratch, ctx);
     if (tile.num_entries == 0) return;
     a = MatView<const T>(weights.data + w, rows(), tile.num_entries, weights.stride);
     c = d_entries.Rows(tile.entry_begin, tile.num_entries);
-    GemmSerial(GemmJobT<T>{.a = a, .b = x, .c = c, .a_transposed = true, .accumulate = true},
+    GemmSerial(GemmJobT<T>{.a = a,
+                           .b = x,
+                           .c = c,
+                           .a_transposed = true,
+                           .accumulate = true,
+                           .bf16 = layout.config.bf16},
                scratch, ctx);
   }
 

@@ -24,6 +24,7 @@ struct AttentionConfig {
   size_t head_dim = 0;  // d
   size_t window = 0;    // W
   double scale = 0;
+  bool bf16 = false;  // operands of the products may be rounded (kernels::GemmJobT)
 };
 
 // The entries a token reads, ascending, numbered within its sample; [begin[t], begin[t + 1]) of

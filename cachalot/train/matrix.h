@@ -61,6 +61,7 @@ template <typename T>
 struct Weight {
   MatView<const T> value;
   MatView<T> grad;
+  bool bf16 = false;  // its products may round their operands to BF16 (kernels::GemmJobT)
 
   Weight() = default;
   explicit Weight(ParameterT<T>& p)
@@ -69,6 +70,7 @@ struct Weight {
     Weight part;
     part.value = value.Rows(begin, count);
     part.grad = grad.Rows(begin, count);
+    part.bf16 = bf16;
     return part;
   }
 };

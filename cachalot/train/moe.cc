@@ -126,7 +126,8 @@ class ExpertJobs {
       jobs_.push_back({.a = Rows(x, e),
                        .b = pick(params.experts[e]).value,
                        .c = Rows(y, e),
-                       .b_transposed = true});
+                       .b_transposed = true,
+                       .bf16 = pick(params.experts[e]).bf16});
     });
   }
   // d_x (+)= d_y W
@@ -137,7 +138,8 @@ class ExpertJobs {
       jobs_.push_back({.a = Rows(d_y, e),
                        .b = pick(params.experts[e]).value,
                        .c = Rows(d_x, e),
-                       .accumulate = accumulate});
+                       .accumulate = accumulate,
+                       .bf16 = pick(params.experts[e]).bf16});
     });
   }
   // W.grad += d_y^T x
@@ -148,7 +150,8 @@ class ExpertJobs {
                        .b = Rows(x, e),
                        .c = pick(params.experts[e]).grad,
                        .a_transposed = true,
-                       .accumulate = true});
+                       .accumulate = true,
+                       .bf16 = pick(params.experts[e]).bf16});
     });
   }
   void Add(const GemmJobT<T>& job) { jobs_.push_back(job); }
@@ -178,7 +181,8 @@ constexpr auto kW3 = [](const auto& expert) { return expert.w3; };
 
 template <typename T>
 GemmJobT<T> ForwardJob(MatView<const T> x, const Weight<T>& w, bool accumulate, MatView<T> y) {
-  return {.a = x, .b = w.value, .c = y, .b_transposed = true, .accumulate = accumulate};
+  return {
+      .a = x, .b = w.value, .c = y, .b_transposed = true, .accumulate = accumulate, .bf16 = w.bf16};
 }
 
 template <typename T>
@@ -192,7 +196,10 @@ void SharedBackward(MatView<const T> x, const MoeParams<T>& params, const MoeSav
   const MatView<T> d_gate = scratch.d_gate.Resize(gate.rows, gate.cols);
   const MatView<T> d_up = scratch.d_up.Resize(gate.rows, gate.cols);
   SwiGluForward<T>(gate, up, limit, nullptr, h, ctx);
-  Gemm(GemmJobT<T>{.a = d_z, .b = params.shared.w2.value, .c = d_gate}, ctx);
+  Gemm(
+      GemmJobT<T>{
+          .a = d_z, .b = params.shared.w2.value, .c = d_gate, .bf16 = params.shared.w2.bf16},
+      ctx);
   LinearBackward<T>(h, params.shared.w2, d_z, {}, ctx);
   SwiGluBackward<T>(gate, up, limit, nullptr, d_gate, d_gate, d_up, nullptr, ctx);
   LinearBackward<T>(x, params.shared.w1, d_gate, d_x, ctx);

@@ -99,10 +99,11 @@ void Broadcast(MatView<const T> x, bool accumulate, MatView<T> streams,
 template <typename T>
 class Network<T>::Impl {
  public:
-  Impl(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx)
+  Impl(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx,
+       Precision precision)
       : config_(config),
         ctx_(ctx),
-        params_(BindParameters(config_, set)),
+        params_(BindParameters(config_, set, precision == Precision::kBf16)),
         hyper_{.streams = config.hc_mult,
                .sinkhorn_iters = config.hc_sinkhorn_iters,
                .hc_eps = double{config.hc_eps},
@@ -366,8 +367,9 @@ class Network<T>::Impl {
 };
 
 template <typename T>
-Network<T>::Network(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx)
-    : impl_(std::make_unique<Impl>(config, set, ctx)) {}
+Network<T>::Network(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx,
+                    Precision precision)
+    : impl_(std::make_unique<Impl>(config, set, ctx, precision)) {}
 
 template <typename T>
 Network<T>::~Network() = default;
