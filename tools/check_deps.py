@@ -26,7 +26,7 @@ LIBRARIES = {
     "openssl/": {"http"},
     "histedit.h": {"cli"},
     "editline/": {"cli"},
-    "benchmark/": {"kernels", "engine"},
+    "benchmark/": {"kernels", "engine", "train"},
 }
 
 
