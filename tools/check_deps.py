@@ -28,7 +28,7 @@ LIBRARIES = {
     "xxhash.h": {"io"},
     "histedit.h": {"cli"},
     "editline/": {"cli"},
-    "benchmark/": {"kernels", "engine"},
+    "benchmark/": {"kernels", "engine", "train"},
 }
 
 

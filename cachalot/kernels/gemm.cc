@@ -26,10 +26,19 @@ void CheckJob(const GemmJobT<T>& job) {
   CACHALOT_CHECK(m == job.c.rows && n == job.c.cols && a_depth == b_depth);
 }
 
-GemmTileFn* ChooseTileFn(const Context& ctx) {
-  GemmTileFn* run = ctx.path == Path::kReference ? nullptr : HighwayGemmTile(ctx.target);
-  return run != nullptr ? run : &ref::GemmTileReference;
-}
+// The code of each kind of job.
+struct TileFns {
+  explicit TileFns(const Context& ctx) {
+    if (ctx.path == Path::kReference) return;
+    if (GemmTileFn* fn = HighwayGemmTile(ctx.target); fn != nullptr) f32 = bf16 = fn;
+    if (ctx.target != Target::kAvx512Bf16) return;
+    if (GemmTileFn* fn = X86GemmTileBF16(); fn != nullptr) bf16 = fn;
+  }
+  void Run(const GemmTile& tile) const { tile.job->bf16 ? bf16(tile) : f32(tile); }
+
+  GemmTileFn* f32 = &ref::GemmTileReference;
+  GemmTileFn* bf16 = &ref::GemmTileReference;
+};
 
 // Tiles of one job: all have `rows` rows but the last ones.
 struct Cut {
@@ -66,24 +75,24 @@ void Gemm(std::span<const GemmJob> jobs, const Context& ctx) {
          NumTiles(jobs, cut) < kTilesPerThread * threads) {
     cut.rows /= 2;
   }
-  GemmTileFn* run = ChooseTileFn(ctx);
+  const TileFns fns(ctx);
   ctx.pool->ParallelFor(NumTiles(jobs, cut), [&](size_t task, size_t worker) {
     size_t j = 0;
     for (; task >= cut.tiles(jobs[j]); ++j) task -= cut.tiles(jobs[j]);
     GemmTile tile = cut.Tile(jobs[j], task);
     tile.scratch = reinterpret_cast<float*>(ctx.pool->WorkerScratch(worker, kGemmScratchBytes));
-    run(tile);
+    fns.Run(tile);
   });
 }
 
 void GemmSerial(const GemmJob& job, uint8_t* scratch, const Context& ctx) {
   CheckJob(job);
-  GemmTileFn* run = ChooseTileFn(ctx);
+  const TileFns fns(ctx);
   const Cut cut;
   for (size_t i = 0; i < cut.tiles(job); ++i) {
     GemmTile tile = cut.Tile(job, i);
     tile.scratch = reinterpret_cast<float*>(scratch);
-    run(tile);
+    fns.Run(tile);
   }
 }
 

@@ -25,7 +25,7 @@ double Limit(size_t threads) {
   return limits[threads];
 }
 
-void BM_Gemm(benchmark::State& state, bool ta, bool tb) {
+void BM_Gemm(benchmark::State& state, bool ta, bool tb, bool bf16) {
   const auto m = static_cast<size_t>(state.range(0));
   const auto n = static_cast<size_t>(state.range(1));
   const auto k = static_cast<size_t>(state.range(2));
@@ -41,7 +41,8 @@ void BM_Gemm(benchmark::State& state, bool ta, bool tb) {
                     .c = {c.data(), m, n},
                     .a_transposed = ta,
                     .b_transposed = tb,
-                    .accumulate = ta};
+                    .accumulate = ta,
+                    .bf16 = bf16};
   for (auto _ : state) Gemm(job, ctx);
   const double flop = 2.0 * static_cast<double>(m * n * k);
   state.counters["Gflop/s"] =
@@ -50,25 +51,24 @@ void BM_Gemm(benchmark::State& state, bool ta, bool tb) {
       benchmark::Counter(100 * flop / limit, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-BENCHMARK_CAPTURE(BM_Gemm, forward, false, true)
-    ->Args({4096, 256, 256, 1})
-    ->Args({4096, 256, 256, 2})
-    ->Args({4096, 512, 128, 2})
-    ->Args({4096, 24, 1024, 2})
-    ->Args({4096, 2048, 256, 2})
-    ->UseRealTime();
-BENCHMARK_CAPTURE(BM_Gemm, d_input, false, false)
-    ->Args({4096, 256, 256, 2})
-    ->Args({4096, 128, 512, 2})
-    ->Args({4096, 1024, 24, 2})
-    ->Args({4096, 256, 2048, 2})
-    ->UseRealTime();
-BENCHMARK_CAPTURE(BM_Gemm, d_weight, true, false)
-    ->Args({256, 256, 4096, 2})
-    ->Args({512, 128, 4096, 2})
-    ->Args({24, 1024, 4096, 2})
-    ->Args({2048, 256, 4096, 2})
-    ->UseRealTime();
+void ForwardShapes(benchmark::internal::Benchmark* b) {
+  b->Args({4096, 256, 256, 1})->Args({4096, 256, 256, 2})->Args({4096, 512, 128, 2});
+  b->Args({4096, 24, 1024, 2})->Args({4096, 2048, 256, 2})->UseRealTime();
+}
+void InputShapes(benchmark::internal::Benchmark* b) {
+  b->Args({4096, 256, 256, 2})->Args({4096, 128, 512, 2})->Args({4096, 1024, 24, 2});
+  b->Args({4096, 256, 2048, 2})->UseRealTime();
+}
+void WeightShapes(benchmark::internal::Benchmark* b) {
+  b->Args({256, 256, 4096, 2})->Args({512, 128, 4096, 2})->Args({24, 1024, 4096, 2});
+  b->Args({2048, 256, 4096, 2})->UseRealTime();
+}
+BENCHMARK_CAPTURE(BM_Gemm, forward, false, true, false)->Apply(ForwardShapes);
+BENCHMARK_CAPTURE(BM_Gemm, d_input, false, false, false)->Apply(InputShapes);
+BENCHMARK_CAPTURE(BM_Gemm, d_weight, true, false, false)->Apply(WeightShapes);
+BENCHMARK_CAPTURE(BM_Gemm, forward_bf16, false, true, true)->Apply(ForwardShapes);
+BENCHMARK_CAPTURE(BM_Gemm, d_input_bf16, false, false, true)->Apply(InputShapes);
+BENCHMARK_CAPTURE(BM_Gemm, d_weight_bf16, true, false, true)->Apply(WeightShapes);
 
 }  // namespace
 }  // namespace cachalot::kernels

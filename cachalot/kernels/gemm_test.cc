@@ -96,11 +96,35 @@ TEST_P(GemmTest, MatchesExactSumsInEveryOrientation) {
   }
 }
 
+// Against exact sums of rounded operands; targets without the instruction are given operands that
+// are rounded already.
+TEST_P(GemmTest, Bf16OperandsInEveryOrientation) {
+  ThreadPool pool(2);
+  const bool rounds = GetParam() == Target::kAvx512Bf16;
+  const Shape shapes[] = {{1, 1, 1},      {3, 5, 7},     {17, 33, 129},
+                          {130, 24, 300}, {600, 40, 31}, {2, 70, 0}};
+  for (const Shape& shape : shapes) {
+    for (int bits = 0; bits < 8; ++bits) {
+      Case test(shape, (bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0);
+      SCOPED_TRACE(testing::Message()
+                   << shape.m << "x" << shape.n << "x" << shape.k << " bits " << bits);
+      test.job.bf16 = true;
+      for (float& v : test.a) v = rounds ? v : ToFloat(ToBF16(v));
+      for (float& v : test.b) v = rounds ? v : ToFloat(ToBF16(v));
+      const std::vector<float> c = test.Run(Ctx(pool));
+      for (float& v : test.a) v = ToFloat(ToBF16(v));
+      for (float& v : test.b) v = ToFloat(ToBF16(v));
+      ExpectExact(test, c);
+    }
+  }
+}
+
 TEST_P(GemmTest, BitsDoNotDependOnThreadsOrOtherRows) {
   ThreadPool one(1);
   ThreadPool five(5);
-  for (int bits = 0; bits < 4; ++bits) {
+  for (int bits = 0; bits < 8; ++bits) {
     Case test({203, 77, 260}, (bits & 1) != 0, (bits & 2) != 0, true);
+    test.job.bf16 = (bits & 4) != 0;
     const std::vector<float> want = test.Run(Ctx(one));
     EXPECT_EQ(std::memcmp(want.data(), test.Run(Ctx(five)).data(), want.size() * 4), 0);
 

@@ -34,6 +34,9 @@ using GemmTileFn = void(const GemmTile& tile);
 // The code for `target`; null where this build has none (the reference runs instead).
 GemmTileFn* HighwayGemmTile(Target target);
 
+// With operands rounded to BF16; for Target::kAvx512Bf16. Null where there is none.
+GemmTileFn* X86GemmTileBF16();
+
 // Scalar, the statement of what Gemm computes. Any scratch, also none.
 namespace ref {
 void GemmTileReference(const GemmTile& tile);

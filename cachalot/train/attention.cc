@@ -101,19 +101,29 @@ struct TileOps {
   void TimesRows(MatView<const T> x, MatView<T> out, uint8_t* scratch) const {
     const size_t w = tile.window_rows();
     MatView<T> c(out.data, rows(), w, out.stride);
-    GemmSerial(GemmJobT<T>{.a = x, .b = Window(), .c = c, .b_transposed = true}, scratch, ctx);
+    GemmSerial(
+        GemmJobT<T>{
+            .a = x, .b = Window(), .c = c, .b_transposed = true, .bf16 = layout.config.bf16},
+        scratch, ctx);
     if (tile.num_entries == 0) return;
     c = MatView<T>(out.data + w, rows(), tile.num_entries, out.stride);
-    GemmSerial(GemmJobT<T>{.a = x, .b = Entries(), .c = c, .b_transposed = true}, scratch, ctx);
+    GemmSerial(
+        GemmJobT<T>{
+            .a = x, .b = Entries(), .c = c, .b_transposed = true, .bf16 = layout.config.bf16},
+        scratch, ctx);
   }
   // out [rows, d] = weights [rows, columns] times the rows
   void SumRows(MatView<const T> weights, MatView<T> out, uint8_t* scratch) const {
     const size_t w = tile.window_rows();
     MatView<const T> a(weights.data, rows(), w, weights.stride);
-    GemmSerial(GemmJobT<T>{.a = a, .b = Window(), .c = out}, scratch, ctx);
+    GemmSerial(GemmJobT<T>{.a = a, .b = Window(), .c = out, .bf16 = layout.config.bf16}, scratch,
+               ctx);
     if (tile.num_entries == 0) return;
     a = MatView<const T>(weights.data + w, rows(), tile.num_entries, weights.stride);
-    GemmSerial(GemmJobT<T>{.a = a, .b = Entries(), .c = out, .accumulate = true}, scratch, ctx);
+    GemmSerial(
+        GemmJobT<T>{
+            .a = a, .b = Entries(), .c = out, .accumulate = true, .bf16 = layout.config.bf16},
+        scratch, ctx);
   }
   // d_rows += weights^T x
   void AddToRows(MatView<const T> weights, MatView<const T> x, MatView<T> d_kv,
@@ -121,12 +131,22 @@ struct TileOps {
     const size_t w = tile.window_rows();
     MatView<const T> a(weights.data, rows(), w, weights.stride);
     MatView<T> c = d_kv.Rows(tile.window_begin, w);
-    GemmSerial(GemmJobT<T>{.a = a, .b = x, .c = c, .a_transposed = true, .accumulate = true},
+    GemmSerial(GemmJobT<T>{.a = a,
+                           .b = x,
+                           .c = c,
+                           .a_transposed = true,
+                           .accumulate = true,
+                           .bf16 = layout.config.bf16},
                scratch, ctx);
     if (tile.num_entries == 0) return;
     a = MatView<const T>(weights.data + w, rows(), tile.num_entries, weights.stride);
     c = d_entries.Rows(tile.entry_begin, tile.num_entries);
-    GemmSerial(GemmJobT<T>{.a = a, .b = x, .c = c, .a_transposed = true, .accumulate = true},
+    GemmSerial(GemmJobT<T>{.a = a,
+                           .b = x,
+                           .c = c,
+                           .a_transposed = true,
+                           .accumulate = true,
+                           .bf16 = layout.config.bf16},
                scratch, ctx);
   }
 
@@ -269,6 +289,12 @@ void AttentionBackward(const AttentionInputs<T>& in, const Weight<T>& sink,
                        MatView<const T> delta, const AttentionGradients<T>& gradients,
                        const kernels::Context& ctx) {
   ctx.pool->ParallelFor(layout.batch.num_samples(), [&](size_t sample, size_t worker) {
+    const auto clear = [&](MatView<T> d, size_t begin, size_t end) {
+      for (size_t r = begin; r < end; ++r) std::ranges::fill(d.Row(r), T{0});
+    };
+    clear(gradients.d_kv, layout.batch.sample_begin[sample], layout.batch.sample_begin[sample + 1]);
+    clear(gradients.d_entries, layout.plan.entry_begin[sample],
+          layout.plan.entry_begin[sample + 1]);
     for (size_t i = 0; i < NumTiles(layout.batch, sample); ++i) {
       const TileOps<T> ops{in, layout, ctx, MakeTile(layout, sample, i)};
       const TileScratch<T> scratch(ctx, worker, ops.rows(), ops.tile.columns());

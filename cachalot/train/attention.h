@@ -24,6 +24,7 @@ struct AttentionConfig {
   size_t head_dim = 0;  // d
   size_t window = 0;    // W
   double scale = 0;
+  bool bf16 = false;  // operands of the products may be rounded (kernels::GemmJobT)
 };
 
 // The entries a token reads, ascending, numbered within its sample; [begin[t], begin[t + 1]) of
@@ -65,8 +66,8 @@ template <typename T>
 struct AttentionGradients {
   MatView<const T> d_out;  // [T, H d]
   MatView<T> d_q;          // overwritten
-  MatView<T> d_kv;         // added to
-  MatView<T> d_entries;    // added to
+  MatView<T> d_kv;         // overwritten
+  MatView<T> d_entries;    // overwritten
 };
 
 // `delta` [T, H] = d_out_h . out_h. Adds to the gradient of the sink. Parallel over samples: the

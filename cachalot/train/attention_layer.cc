@@ -17,7 +17,8 @@ AttentionLayer<T>::AttentionLayer(const model::Config& config, const AttentionPa
       shape_{.heads = config.num_attention_heads,
              .head_dim = config.head_dim,
              .window = config.sliding_window,
-             .scale = 1.0 / std::sqrt(static_cast<double>(config.head_dim))},
+             .scale = 1.0 / std::sqrt(static_cast<double>(config.head_dim)),
+             .bf16 = params.wkv.bf16},
       groups_(config.o_groups),
       index_heads_(config.index_n_heads),
       index_dim_(config.index_head_dim),
@@ -151,12 +152,13 @@ template <typename T>
 MatView<T> AttentionLayer<T>::BackwardOutput(StepEnv<T>& env, MatView<const T> d_z) {
   const size_t rank = p_.wo_a.value.rows / groups_;
   const size_t width = p_.wo_a.value.cols;
-  const MatView<T> d_mid = env.scratch.d_mid.ResizeZero(d_z.rows, mid_.cols());
-  LinearBackward<T>(mid_.view(), p_.wo_b, d_z, d_mid, env.ctx);
-  const MatView<T> d_out = env.scratch.d_out.ResizeZero(d_z.rows, out_.cols());
+  const MatView<T> d_mid = env.scratch.d_mid.Resize(d_z.rows, mid_.cols());
+  LinearBackward<T>(mid_.view(), p_.wo_b, d_z, d_mid, env.ctx, Write::kOverwrite);
+  const MatView<T> d_out = env.scratch.d_out.Resize(d_z.rows, out_.cols());
   for (size_t g = 0; g < groups_; ++g) {
     LinearBackward<T>(out_.view().Cols(g * width, width), p_.wo_a.Rows(g * rank, rank),
-                      d_mid.Cols(g * rank, rank), d_out.Cols(g * width, width), env.ctx);
+                      d_mid.Cols(g * rank, rank), d_out.Cols(g * width, width), env.ctx,
+                      Write::kOverwrite);
   }
   return d_out;
 }
@@ -181,9 +183,9 @@ void AttentionLayer<T>::Backward(StepEnv<T>& env, MatView<const T> x, MatView<co
   Rotate(Reshape(d_out, tokens * heads, d), heads, env.positions, env.rope(p_.ratio), false,
          env.ctx);
   const MatView<T> d_q = env.scratch.d_q.Resize(tokens, heads * d);
-  const MatView<T> d_kv = env.scratch.d_kv.ResizeZero(tokens, d);
+  const MatView<T> d_kv = env.scratch.d_kv.Resize(tokens, d);
   const MatView<T> d_entries =
-      env.scratch.d_entries.ResizeZero(env.plans.at(p_.ratio).num_entries(), d);
+      env.scratch.d_entries.Resize(env.plans.at(p_.ratio).num_entries(), d);
   AttentionBackward<T>(Inputs(), p_.attn_sink, Layout(env), saved_, delta,
                        {.d_out = d_out, .d_q = d_q, .d_kv = d_kv, .d_entries = d_entries}, env.ctx);
   BackwardQuery(env, x, d_q, d_x);
@@ -198,22 +200,25 @@ void AttentionLayer<T>::BackwardQuery(StepEnv<T>& env, MatView<const T> x, MatVi
   const size_t rows = x.rows * shape_.heads;
   const size_t d = shape_.head_dim;
   Rotate(Reshape(d_q, rows, d), shape_.heads, env.positions, env.rope(p_.ratio), true, env.ctx);
-  const MatView<T> d_q_raw = env.scratch.d_q_raw.ResizeZero(x.rows, d_q.cols);
+  const MatView<T> d_q_raw = env.scratch.d_q_raw.Resize(x.rows, d_q.cols);
   RmsNormBackward<T>(Reshape<const T>(q_raw_.view(), rows, d), {}, q_norm_,
-                     Reshape<const T>(d_q, rows, d), Reshape(d_q_raw, rows, d), env.ctx);
-  const MatView<T> d_qr = env.scratch.d_qr.ResizeZero(x.rows, qr_.cols());
-  LinearBackward<T>(qr_.view(), p_.wq_b, d_q_raw, d_qr, env.ctx);
-  const MatView<T> d_qr_raw = env.scratch.d_qr_raw.ResizeZero(x.rows, qr_.cols());
-  RmsNormBackward<T>(qr_raw_.view(), p_.q_norm, qr_norm_, d_qr, d_qr_raw, env.ctx);
-  LinearBackward<T>(x, p_.wq_a, d_qr_raw, d_x, env.ctx);
+                     Reshape<const T>(d_q, rows, d), Reshape(d_q_raw, rows, d), env.ctx,
+                     Write::kOverwrite);
+  const MatView<T> d_qr = env.scratch.d_qr.Resize(x.rows, qr_.cols());
+  LinearBackward<T>(qr_.view(), p_.wq_b, d_q_raw, d_qr, env.ctx, Write::kOverwrite);
+  const MatView<T> d_qr_raw = env.scratch.d_qr_raw.Resize(x.rows, qr_.cols());
+  RmsNormBackward<T>(qr_raw_.view(), p_.q_norm, qr_norm_, d_qr, d_qr_raw, env.ctx,
+                     Write::kOverwrite);
+  LinearBackward<T>(x, p_.wq_a, d_qr_raw, d_x, env.ctx, Write::kOverwrite);
 }
 
 template <typename T>
 void AttentionLayer<T>::BackwardKv(StepEnv<T>& env, MatView<const T> x, MatView<T> d_kv,
                                    MatView<T> d_x) {
   Rotate(d_kv, 1, env.positions, env.rope(p_.ratio), true, env.ctx);
-  const MatView<T> d_kv_raw = env.scratch.d_kv_raw.ResizeZero(x.rows, d_kv.cols);
-  RmsNormBackward<T>(kv_raw_.view(), p_.kv_norm, kv_norm_, d_kv, d_kv_raw, env.ctx);
+  const MatView<T> d_kv_raw = env.scratch.d_kv_raw.Resize(x.rows, d_kv.cols);
+  RmsNormBackward<T>(kv_raw_.view(), p_.kv_norm, kv_norm_, d_kv, d_kv_raw, env.ctx,
+                     Write::kOverwrite);
   LinearBackward<T>(x, p_.wkv, d_kv_raw, d_x, env.ctx);
 }
 
@@ -224,8 +229,9 @@ void AttentionLayer<T>::BackwardCompressor(StepEnv<T>& env, const CompressorPara
   const EntryPlan& plan = env.plans.at(p_.ratio);
   if (plan.num_entries() == 0) return;
   Rotate(d_entries, 1, plan.positions, env.rope(p_.ratio), true, env.ctx);
-  const MatView<T> d_pooled = env.scratch.d_pooled.ResizeZero(d_entries.rows, d_entries.cols);
-  RmsNormBackward<T>(saved.pooled.view(), p.norm, saved.norm, d_entries, d_pooled, env.ctx);
+  const MatView<T> d_pooled = env.scratch.d_pooled.Resize(d_entries.rows, d_entries.cols);
+  RmsNormBackward<T>(saved.pooled.view(), p.norm, saved.norm, d_entries, d_pooled, env.ctx,
+                     Write::kOverwrite);
   const MatView<T> d_k = env.scratch.d_k.Resize(x.rows, saved.k.cols());
   const MatView<T> d_gate = env.scratch.d_gate.Resize(x.rows, saved.k.cols());
   PoolBackward<T>(saved.k.view(), saved.gate.view(), plan, saved.k.cols() == 2 * d_entries.cols,
@@ -243,8 +249,8 @@ void AttentionLayer<T>::BackwardIndexer(StepEnv<T>& env, MatView<const T> x) {
   const MatView<T> d_scores = env.scratch.d_scores.Resize(tokens, indexer_.scores.cols());
   IndexerLoss<T>(indexer_.scores.view(), indexer_.mass.view(), Layout(env),
                  env.options.scales.indexer, d_scores, env.ctx);
-  const MatView<T> d_q = env.scratch.d_index_q.ResizeZero(tokens, indexer_.q.cols());
-  const MatView<T> d_weights = env.scratch.d_index_weights.ResizeZero(tokens, index_heads_);
+  const MatView<T> d_q = env.scratch.d_index_q.Resize(tokens, indexer_.q.cols());
+  const MatView<T> d_weights = env.scratch.d_index_weights.Resize(tokens, index_heads_);
   const MatView<T> d_keys = env.scratch.d_entries.ResizeZero(plan.num_entries(), index_dim_);
   IndexerBackward<T>(IndexInputs(), *env.batch, plan, d_scores,
                      {.d_q = d_q, .d_weights = d_weights, .d_keys = d_keys}, env.ctx);

@@ -146,14 +146,14 @@ void AddToStreams(const T* streams, const T* pre, T rs, T d_rs, std::span<const 
 // pre part of d_mix.
 template <typename T, typename Logits>
 void PreBackward(MatView<const T> streams, const HyperWeights<T>& w, const HyperConfig& config,
-                 const HyperSaved<T>& saved, MatView<const T> d_y, MatView<T> d_streams,
-                 const kernels::Context& ctx, Logits&& logits) {
+                 const HyperSaved<T>& saved, MatView<const T> d_y, Matrix<T>& d_mix,
+                 MatView<T> d_streams, const kernels::Context& ctx, Logits&& logits) {
   const size_t m = config.streams;
   const size_t rows = w.fn.value.rows;
   const size_t width = d_y.cols;
   const size_t scales = w.scale.value.cols;
   const T eps = static_cast<T>(config.hc_eps);
-  Matrix<T> d_mix(streams.rows, rows);
+  d_mix.Resize(streams.rows, rows);
   AlignedBuffer<T> sums(rows + scales);
   SumOverTokens(streams.rows, rows + scales, sums.data(), ctx,
                 [&](size_t begin, size_t end, T* partial, size_t worker) {
@@ -265,10 +265,10 @@ void HyperPostBackward(MatView<const T> z, MatView<const T> streams, const Hyper
 template <typename T>
 void HyperPreBackward(MatView<const T> streams, const HyperWeights<T>& w, const HyperConfig& config,
                       const HyperSaved<T>& saved, MatView<const T> d_y,
-                      const HyperGradients<T>& gradients, MatView<T> d_streams,
+                      HyperGradients<T>& gradients, MatView<T> d_streams,
                       const kernels::Context& ctx) {
   const size_t m = config.streams;
-  PreBackward(streams, w, config, saved, d_y, d_streams, ctx,
+  PreBackward(streams, w, config, saved, d_y, gradients.d_mix, d_streams, ctx,
               [&](size_t begin, size_t end, MatView<T> d_mix, size_t worker) {
                 CombBackward(w, config, begin, end, saved, gradients,
                              SinkhornScratch<T>(ctx, worker, m, config), d_mix);
@@ -307,27 +307,28 @@ void HyperHeadForward(MatView<const T> streams, const HyperWeights<T>& w, const 
 template <typename T>
 void HyperHeadBackward(MatView<const T> streams, const HyperWeights<T>& w,
                        const HyperConfig& config, const HyperSaved<T>& saved, MatView<const T> d_y,
-                       MatView<T> d_streams, const kernels::Context& ctx) {
-  PreBackward(streams, w, config, saved, d_y, d_streams, ctx,
+                       HyperGradients<T>& gradients, MatView<T> d_streams,
+                       const kernels::Context& ctx) {
+  PreBackward(streams, w, config, saved, d_y, gradients.d_mix, d_streams, ctx,
               [](size_t, size_t, MatView<T>, size_t) {});
 }
 
-#define CACHALOT_INSTANTIATE(T)                                                                    \
-  template void HyperPreForward(MatView<const T>, const HyperWeights<T>&, const HyperConfig&,      \
-                                MatView<T>, HyperSaved<T>&, const kernels::Context&);              \
-  template void HyperPostForward(MatView<const T>, MatView<const T>, const HyperSaved<T>&,         \
-                                 MatView<T>, const kernels::Context&);                             \
-  template void HyperPostBackward(MatView<const T>, MatView<const T>, const HyperSaved<T>&,        \
-                                  MatView<T>, MatView<T>, HyperGradients<T>&,                      \
-                                  const kernels::Context&);                                        \
-  template void HyperPreBackward(MatView<const T>, const HyperWeights<T>&, const HyperConfig&,     \
-                                 const HyperSaved<T>&, MatView<const T>, const HyperGradients<T>&, \
-                                 MatView<T>, const kernels::Context&);                             \
-  template void HyperHeadForward(MatView<const T>, const HyperWeights<T>&, const HyperConfig&,     \
-                                 MatView<T>, HyperSaved<T>&, const kernels::Context&);             \
-  template void HyperHeadBackward(MatView<const T>, const HyperWeights<T>&, const HyperConfig&,    \
-                                  const HyperSaved<T>&, MatView<const T>, MatView<T>,              \
-                                  const kernels::Context&);
+#define CACHALOT_INSTANTIATE(T)                                                                 \
+  template void HyperPreForward(MatView<const T>, const HyperWeights<T>&, const HyperConfig&,   \
+                                MatView<T>, HyperSaved<T>&, const kernels::Context&);           \
+  template void HyperPostForward(MatView<const T>, MatView<const T>, const HyperSaved<T>&,      \
+                                 MatView<T>, const kernels::Context&);                          \
+  template void HyperPostBackward(MatView<const T>, MatView<const T>, const HyperSaved<T>&,     \
+                                  MatView<T>, MatView<T>, HyperGradients<T>&,                   \
+                                  const kernels::Context&);                                     \
+  template void HyperPreBackward(MatView<const T>, const HyperWeights<T>&, const HyperConfig&,  \
+                                 const HyperSaved<T>&, MatView<const T>, HyperGradients<T>&,    \
+                                 MatView<T>, const kernels::Context&);                          \
+  template void HyperHeadForward(MatView<const T>, const HyperWeights<T>&, const HyperConfig&,  \
+                                 MatView<T>, HyperSaved<T>&, const kernels::Context&);          \
+  template void HyperHeadBackward(MatView<const T>, const HyperWeights<T>&, const HyperConfig&, \
+                                  const HyperSaved<T>&, MatView<const T>, HyperGradients<T>&,   \
+                                  MatView<T>, const kernels::Context&);
 CACHALOT_INSTANTIATE(float)
 CACHALOT_INSTANTIATE(double)
 #undef CACHALOT_INSTANTIATE

@@ -45,6 +45,7 @@ template <typename T>
 struct HyperGradients {
   Matrix<T> d_post;  // [T, M]
   Matrix<T> d_comb;  // [T, M M]
+  Matrix<T> d_mix;   // [T, rows of fn], scratch of the backward passes
 };
 
 // streams [T, M D] -> y [T, D], maps to `saved`.
@@ -66,7 +67,7 @@ void HyperPostBackward(MatView<const T> z, MatView<const T> streams, const Hyper
 template <typename T>
 void HyperPreBackward(MatView<const T> streams, const HyperWeights<T>& w, const HyperConfig& config,
                       const HyperSaved<T>& saved, MatView<const T> d_y,
-                      const HyperGradients<T>& gradients, MatView<T> d_streams,
+                      HyperGradients<T>& gradients, MatView<T> d_streams,
                       const kernels::Context& ctx);
 
 // hc_head: only y.
@@ -76,6 +77,7 @@ void HyperHeadForward(MatView<const T> streams, const HyperWeights<T>& w, const 
 template <typename T>
 void HyperHeadBackward(MatView<const T> streams, const HyperWeights<T>& w,
                        const HyperConfig& config, const HyperSaved<T>& saved, MatView<const T> d_y,
-                       MatView<T> d_streams, const kernels::Context& ctx);
+                       HyperGradients<T>& gradients, MatView<T> d_streams,
+                       const kernels::Context& ctx);
 
 }  // namespace cachalot::train

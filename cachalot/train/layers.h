@@ -68,7 +68,7 @@ class AttentionLayer {
   // `replay` may be null. Returns the indexer's loss (0 without).
   double Forward(const StepEnv<T>& env, MatView<const T> x, const EntrySelection* replay,
                  MatView<T> z);
-  // d_x added to.
+  // d_x overwritten.
   void Backward(StepEnv<T>& env, MatView<const T> x, MatView<const T> d_z, MatView<T> d_x);
   const EntrySelection& selection() const { return selection_; }
   size_t bytes() const;
@@ -82,6 +82,7 @@ class AttentionLayer {
                           MatView<T> d_x);
   void ForwardIndexer(const StepEnv<T>& env, MatView<const T> x, const EntrySelection* replay);
   void BackwardIndexer(StepEnv<T>& env, MatView<const T> x);
+  // The first to write d_x; the ones below add.
   void BackwardQuery(StepEnv<T>& env, MatView<const T> x, MatView<T> d_q, MatView<T> d_x);
   void BackwardKv(StepEnv<T>& env, MatView<const T> x, MatView<T> d_kv, MatView<T> d_x);
   MatView<T> BackwardOutput(StepEnv<T>& env, MatView<const T> d_z);
@@ -112,6 +113,7 @@ class FfnLayer {
   // balance loss's sum over samples (0 in hash layers and without `balance`).
   double Forward(StepEnv<T>& env, MatView<const T> x, std::span<const uint32_t> ids,
                  const Selections* replay, size_t layer, bool balance, MatView<T> z);
+  // d_x overwritten.
   void Backward(StepEnv<T>& env, MatView<const T> x, MatView<const T> d_z, bool balance,
                 MatView<T> d_x);
   const std::vector<uint32_t>& experts() const { return ids_; }

@@ -81,7 +81,8 @@ double HeadLoss(MatView<const T> y, const Weight<T>& head, std::span<const uint3
       }
     });
     if (scale == 0) continue;
-    LinearBackward<T>(y.Rows(first, count), head, logits, d_y.Rows(first, count), ctx);
+    LinearBackward<T>(y.Rows(first, count), head, logits, d_y.Rows(first, count), ctx,
+                      Write::kOverwrite);
   }
   return Sum(scratch.losses);
 }

@@ -27,9 +27,9 @@ struct HeadScratch {
   std::vector<double> losses;
 };
 
-// Sum over tokens with a target of -log softmax(head y)[target]. If `scale` is not zero, d_y +=
-// scale * its gradient and head.grad too, from the same logits: both passes in one, since V logits
-// a token are too many to keep. Chunks of tokens depend on V only.
+// Sum over tokens with a target of -log softmax(head y)[target]. If `scale` is not zero, d_y =
+// scale * its gradient and head.grad += its share, from the same logits: both passes in one, since
+// V logits a token are too many to keep. Chunks of tokens depend on V only.
 template <typename T>
 double HeadLoss(MatView<const T> y, const Weight<T>& head, std::span<const uint32_t> targets,
                 double scale, MatView<T> d_y, HeadScratch<T>& scratch, const kernels::Context& ctx);

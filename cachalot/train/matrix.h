@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "cachalot/tensor/matrix.h"
@@ -51,11 +52,16 @@ MatView<T> Reshape(MatView<T> view, size_t rows, size_t cols) {
   return {view.data, rows, cols};
 }
 
+// Whether a backward op adds to the gradient of its input, which is the rule, or is the first to
+// write it: then nobody has to clear it before.
+enum class Write : uint8_t { kAdd, kOverwrite };
+
 // A parameter as an op sees it: reads `value`, adds into `grad`.
 template <typename T>
 struct Weight {
   MatView<const T> value;
   MatView<T> grad;
+  bool bf16 = false;  // its products may round their operands to BF16 (kernels::GemmJobT)
 
   Weight() = default;
   explicit Weight(ParameterT<T>& p)
@@ -64,6 +70,7 @@ struct Weight {
     Weight part;
     part.value = value.Rows(begin, count);
     part.grad = grad.Rows(begin, count);
+    part.bf16 = bf16;
     return part;
   }
 };

@@ -90,9 +90,9 @@ void GatherRows(MatView<const T> x, const ExpertGroups& groups, MatView<T> rows,
   });
 }
 
-// z[t] (+)= sum over slots, ascending expert ids, of rows.
+// z[t] = sum over slots, ascending expert ids, of rows.
 template <typename T>
-void CombineRows(MatView<const T> rows, const ExpertGroups& groups, bool accumulate, MatView<T> z,
+void CombineRows(MatView<const T> rows, const ExpertGroups& groups, MatView<T> z,
                  const kernels::Context& ctx) {
   const size_t slots = groups.slot_row.size() / z.rows;
   ForTokenBlocks(z.rows, ctx, [&](size_t begin, size_t end) {
@@ -100,7 +100,7 @@ void CombineRows(MatView<const T> rows, const ExpertGroups& groups, bool accumul
       T* to = z.Row(t).data();
       for (size_t a = 0; a < slots; ++a) {
         const T* from = rows.Row(groups.slot_row[t * slots + a]).data();
-        if (a == 0 && !accumulate) {
+        if (a == 0) {
           std::copy_n(from, z.cols, to);
         } else {
           for (size_t i = 0; i < z.cols; ++i) to[i] += from[i];
@@ -126,7 +126,8 @@ class ExpertJobs {
       jobs_.push_back({.a = Rows(x, e),
                        .b = pick(params.experts[e]).value,
                        .c = Rows(y, e),
-                       .b_transposed = true});
+                       .b_transposed = true,
+                       .bf16 = pick(params.experts[e]).bf16});
     });
   }
   // d_x (+)= d_y W
@@ -137,7 +138,8 @@ class ExpertJobs {
       jobs_.push_back({.a = Rows(d_y, e),
                        .b = pick(params.experts[e]).value,
                        .c = Rows(d_x, e),
-                       .accumulate = accumulate});
+                       .accumulate = accumulate,
+                       .bf16 = pick(params.experts[e]).bf16});
     });
   }
   // W.grad += d_y^T x
@@ -148,7 +150,8 @@ class ExpertJobs {
                        .b = Rows(x, e),
                        .c = pick(params.experts[e]).grad,
                        .a_transposed = true,
-                       .accumulate = true});
+                       .accumulate = true,
+                       .bf16 = pick(params.experts[e]).bf16});
     });
   }
   void Add(const GemmJobT<T>& job) { jobs_.push_back(job); }
@@ -178,7 +181,8 @@ constexpr auto kW3 = [](const auto& expert) { return expert.w3; };
 
 template <typename T>
 GemmJobT<T> ForwardJob(MatView<const T> x, const Weight<T>& w, bool accumulate, MatView<T> y) {
-  return {.a = x, .b = w.value, .c = y, .b_transposed = true, .accumulate = accumulate};
+  return {
+      .a = x, .b = w.value, .c = y, .b_transposed = true, .accumulate = accumulate, .bf16 = w.bf16};
 }
 
 template <typename T>
@@ -192,7 +196,10 @@ void SharedBackward(MatView<const T> x, const MoeParams<T>& params, const MoeSav
   const MatView<T> d_gate = scratch.d_gate.Resize(gate.rows, gate.cols);
   const MatView<T> d_up = scratch.d_up.Resize(gate.rows, gate.cols);
   SwiGluForward<T>(gate, up, limit, nullptr, h, ctx);
-  Gemm(GemmJobT<T>{.a = d_z, .b = params.shared.w2.value, .c = d_gate}, ctx);
+  Gemm(
+      GemmJobT<T>{
+          .a = d_z, .b = params.shared.w2.value, .c = d_gate, .bf16 = params.shared.w2.bf16},
+      ctx);
   LinearBackward<T>(h, params.shared.w2, d_z, {}, ctx);
   SwiGluBackward<T>(gate, up, limit, nullptr, d_gate, d_gate, d_up, nullptr, ctx);
   LinearBackward<T>(x, params.shared.w1, d_gate, d_x, ctx);
@@ -230,7 +237,7 @@ void MoeForward(MatView<const T> x, MatView<const uint32_t> ids, MatView<const T
   SwiGluForward<T>(saved.gate.view(), saved.up.view(), limit, row_weights, h, ctx);
   jobs.Forward(h, params, kW2, out);
   jobs.Run();
-  CombineRows<T>(out, saved.groups, false, z, ctx);
+  CombineRows<T>(out, saved.groups, z, ctx);
   const MatView<T> shared_h = scratch.h.Resize(x.rows, shared_width);
   SwiGluForward<T>(shared_gate, shared_up, limit, nullptr, shared_h, ctx);
   Gemm(ForwardJob<T>(shared_h, params.shared.w2, true, z), ctx);
@@ -273,7 +280,7 @@ void MoeBackward(MatView<const T> x, MatView<const T> weights, const MoeParams<T
   jobs.Run();
   jobs.Input(d_up, params, kW3, true, d_rows);
   jobs.Run();
-  CombineRows<T>(d_rows, groups, true, d_x, ctx);
+  CombineRows<T>(d_rows, groups, d_x, ctx);
   SharedBackward(x, params, saved, d_z, d_x, scratch, ctx);
 }
 

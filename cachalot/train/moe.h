@@ -72,7 +72,7 @@ template <typename T>
 void MoeForward(MatView<const T> x, MatView<const uint32_t> ids, MatView<const T> weights,
                 const MoeParams<T>& params, MatView<T> z, MoeSaved<T>& saved,
                 MoeScratch<T>& scratch, const kernels::Context& ctx);
-// d_x added to; d_weights [T, A] overwritten.
+// d_x and d_weights [T, A] overwritten.
 template <typename T>
 void MoeBackward(MatView<const T> x, MatView<const T> weights, const MoeParams<T>& params,
                  const MoeSaved<T>& saved, MatView<const T> d_z, MatView<T> d_x,

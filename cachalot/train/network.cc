@@ -99,10 +99,11 @@ void Broadcast(MatView<const T> x, bool accumulate, MatView<T> streams,
 template <typename T>
 class Network<T>::Impl {
  public:
-  Impl(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx)
+  Impl(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx,
+       Precision precision)
       : config_(config),
         ctx_(ctx),
-        params_(BindParameters(config_, set)),
+        params_(BindParameters(config_, set, precision == Precision::kBf16)),
         hyper_{.streams = config.hc_mult,
                .sinkhorn_iters = config.hc_sinkhorn_iters,
                .hc_eps = double{config.hc_eps},
@@ -231,7 +232,7 @@ class Network<T>::Impl {
                      std::span<const uint32_t> targets, double scale, HeadHalf<T>& half) {
     HyperHeadForward<T>(streams, hyper, hyper_, Hidden(half.y), half.hyper, ctx_);
     RmsNormForward<T>(half.y.view(), norm, eps_, Hidden(half.normed), half.norm, ctx_);
-    half.d_normed.ResizeZero(streams.rows, config_.hidden_size);
+    half.d_normed.Resize(streams.rows, config_.hidden_size);
     const double factor = env_.options.backward ? scale : 0;
     return HeadLoss<T>(half.normed.view(), params_.head, targets, factor, half.d_normed.view(),
                        head_scratch_, ctx_);
@@ -279,7 +280,7 @@ class Network<T>::Impl {
   }
 
   void Backward(bool with_mtp) {
-    d_streams_.ResizeZero(env_.batch->num_tokens(), hyper_.streams * config_.hidden_size);
+    ZeroRows(Streams(d_streams_), ctx_);
     const LossScales& scales = env_.options.scales;
     if (scales.ce != 0) {
       BackwardHead(final_.view(), params_.hc_head, params_.norm, head_, d_streams_.view());
@@ -294,9 +295,11 @@ class Network<T>::Impl {
 
   void BackwardHead(MatView<const T> streams, const HyperWeights<T>& hyper, const Weight<T>& norm,
                     HeadHalf<T>& half, MatView<T> d_streams) {
-    half.d_y.ResizeZero(streams.rows, config_.hidden_size);
-    RmsNormBackward<T>(half.y.view(), norm, half.norm, half.d_normed.view(), half.d_y.view(), ctx_);
-    HyperHeadBackward<T>(streams, hyper, hyper_, half.hyper, half.d_y.view(), d_streams, ctx_);
+    half.d_y.Resize(streams.rows, config_.hidden_size);
+    RmsNormBackward<T>(half.y.view(), norm, half.norm, half.d_normed.view(), half.d_y.view(), ctx_,
+                       Write::kOverwrite);
+    HyperHeadBackward<T>(streams, hyper, hyper_, half.hyper, half.d_y.view(), hyper_gradients_,
+                         d_streams, ctx_);
   }
 
   void BackwardMtp() {
@@ -304,43 +307,44 @@ class Network<T>::Impl {
     const size_t tokens = env_.batch->num_tokens();
     const size_t width = config_.hidden_size;
     const size_t rows = tokens * hyper_.streams;
-    const MatView<T> d = d_mtp_.ResizeZero(tokens, hyper_.streams * width);
+    const MatView<T> d = Streams(d_mtp_);
+    ZeroRows(d, ctx_);
     BackwardHead(m.streams.view(), m.params.hc_head, m.params.norm, m.head, d);
     BackwardLayer(m.layer, /*balance=*/false, d);
     const MatView<T> d_rows = Reshape(d, rows, width);
-    const MatView<T> d_h = d_h_.ResizeZero(rows, width);
-    LinearBackward<T>(m.h.view(), m.params.h_proj, d_rows, d_h, ctx_);
+    const MatView<T> d_h = d_h_.Resize(rows, width);
+    LinearBackward<T>(m.h.view(), m.params.h_proj, d_rows, d_h, ctx_, Write::kOverwrite);
     RmsNormBackward<T>(Reshape<const T>(final_.view(), rows, width), m.params.hnorm, m.hnorm, d_h,
                        Reshape(d_streams_.view(), rows, width), ctx_);
     SumStreams<T>(d, Hidden(d_hidden_), ctx_);
-    const MatView<T> d_e = d_x_.ResizeZero(tokens, width);
-    LinearBackward<T>(m.e.view(), m.params.e_proj, d_hidden_.view(), d_e, ctx_);
-    const MatView<T> d_embedded = d_y_.ResizeZero(tokens, width);
-    RmsNormBackward<T>(m.embedded.view(), m.params.enorm, m.enorm, d_e, d_embedded, ctx_);
+    const MatView<T> d_e = d_x_.Resize(tokens, width);
+    LinearBackward<T>(m.e.view(), m.params.e_proj, d_hidden_.view(), d_e, ctx_, Write::kOverwrite);
+    const MatView<T> d_embedded = d_y_.Resize(tokens, width);
+    RmsNormBackward<T>(m.embedded.view(), m.params.enorm, m.enorm, d_e, d_embedded, ctx_,
+                       Write::kOverwrite);
     EmbedBackward<T>(params_.embed, env_.batch->mtp_ids, d_embedded, ctx_);
   }
 
   // From d_x of a half's sublayer to its streams.
   void LeaveHalf(HalfSaved<T>& half, const HyperWeights<T>& hyper, const Weight<T>& norm,
                  MatView<T> d_streams) {
-    const MatView<T> d_y = d_y_.ResizeZero(half.y.rows(), half.y.cols());
-    RmsNormBackward<T>(half.y.view(), norm, half.norm, d_x_.view(), d_y, ctx_);
+    const MatView<T> d_y = d_y_.Resize(half.y.rows(), half.y.cols());
+    RmsNormBackward<T>(half.y.view(), norm, half.norm, d_x_.view(), d_y, ctx_, Write::kOverwrite);
     HyperPreBackward<T>(half.streams.view(), hyper, hyper_, half.hyper, d_y, hyper_gradients_,
                         d_streams, ctx_);
   }
 
   void BackwardLayer(Layer<T>& layer, bool balance, MatView<T> d_streams) {
-    const size_t tokens = env_.batch->num_tokens();
     HalfSaved<T>& ffn = layer.ffn_half;
     HyperPostBackward<T>(ffn.z.view(), ffn.streams.view(), ffn.hyper, d_streams, Hidden(d_z_),
                          hyper_gradients_, ctx_);
-    d_x_.ResizeZero(tokens, config_.hidden_size);
+    Hidden(d_x_);
     layer.ffn.Backward(env_, ffn.x.view(), d_z_.view(), balance, d_x_.view());
     LeaveHalf(ffn, layer.params.hc_ffn, layer.params.ffn_norm, d_streams);
     HalfSaved<T>& attn = layer.attn_half;
     HyperPostBackward<T>(attn.z.view(), attn.streams.view(), attn.hyper, d_streams, Hidden(d_z_),
                          hyper_gradients_, ctx_);
-    d_x_.ResizeZero(tokens, config_.hidden_size);
+    Hidden(d_x_);
     layer.attention.Backward(env_, attn.x.view(), d_z_.view(), d_x_.view());
     LeaveHalf(attn, layer.params.hc_attn, layer.params.attn_norm, d_streams);
   }
@@ -363,8 +367,9 @@ class Network<T>::Impl {
 };
 
 template <typename T>
-Network<T>::Network(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx)
-    : impl_(std::make_unique<Impl>(config, set, ctx)) {}
+Network<T>::Network(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx,
+                    Precision precision)
+    : impl_(std::make_unique<Impl>(config, set, ctx, precision)) {}
 
 template <typename T>
 Network<T>::~Network() = default;

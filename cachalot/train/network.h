@@ -54,6 +54,12 @@ struct Selections {
   std::vector<EntrySelection> entries;  // [layer]; dense where there is no choice
 };
 
+// How products of matrices are formed; sums and everything else are float32.
+enum class Precision : uint8_t {
+  kFloat32,  // mode `exact`
+  kBf16,  // operands rounded to BF16 where the target has the instruction; router and mHC float32
+};
+
 enum class CsaMode : uint8_t {
   kDense,   // every visible entry: the dense stage and the indexer's warm-up [report.md 7.2]
   kSparse,  // the index_topk the indexer chooses
@@ -75,7 +81,8 @@ struct RunOptions {
 template <typename T>
 class Network {
  public:
-  Network(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx);
+  Network(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx,
+          Precision precision = Precision::kFloat32);
   ~Network();
 
   // Adds the gradients of the scaled losses to those of the set. The bits depend on parameters,

@@ -53,15 +53,15 @@ TrainBatch RandomBatch(const model::Config& config) {
   return batch;
 }
 
-void BM_ForwardBackward(benchmark::State& state) {
-  ThreadPool pool(static_cast<size_t>(state.range(0)));
+void BM_ForwardBackward(benchmark::State& state, Precision precision) {
+  ThreadPool pool(static_cast<size_t>(state.range(0)), ThreadPool::kLongSpin);
   const kernels::Context ctx{&pool, kernels::Path::kSimd, kernels::SupportedTargets().front()};
   const model::Config config = BenchTrainConfig();
   auto set = MakeParameters(config);
   if (!set.ok()) return state.SkipWithError("no parameters");
   InitializeParameters(config, 1, *set);
   const double peak = kernels::MeasureMachineLimits(ctx, size_t{1} << 26).f32_flop_per_s;
-  Network<float> network(config, *set, ctx);
+  Network<float> network(config, *set, ctx, precision);
   const TrainBatch batch = RandomBatch(config);
   const auto tokens = static_cast<double>(batch.num_tokens());
   const RunOptions options{.scales = {.ce = 1 / tokens, .mtp = 0.3 / tokens}};
@@ -74,7 +74,16 @@ void BM_ForwardBackward(benchmark::State& state) {
   state.counters["peakGflops"] = peak / 1e9;
   state.counters["activationMB"] = static_cast<double>(network.activation_bytes()) / 1e6;
 }
-BENCHMARK(BM_ForwardBackward)->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_ForwardBackward, bf16, Precision::kBf16)
+    ->Arg(1)
+    ->Arg(2)
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_ForwardBackward, float32, Precision::kFloat32)
+    ->Arg(1)
+    ->Arg(2)
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace cachalot::train

@@ -14,7 +14,8 @@ constexpr size_t kCsaRatio = 4;
 template <typename T>
 class Binder {
  public:
-  Binder(const model::Config& config, ParameterSetT<T>& set) : config_(config), set_(set) {
+  Binder(const model::Config& config, ParameterSetT<T>& set, bool bf16)
+      : config_(config), set_(set), bf16_(bf16) {
     for (ParameterT<T>& p : set.parameters) by_name_[p.name] = &p;
   }
 
@@ -37,7 +38,9 @@ class Binder {
   Weight<T> Get(const std::string& name) {
     const auto found = by_name_.find(name);
     CACHALOT_CHECK(found != by_name_.end());
-    return Weight<T>(*found->second);
+    Weight<T> w(*found->second);
+    w.bf16 = bf16_ && !name.ends_with("_fn") && !name.ends_with(".ffn.gate.weight");
+    return w;
   }
   HyperWeights<T> Hyper(const std::string& prefix) {
     return {Get(prefix + "_fn"), Get(prefix + "_base"), Get(prefix + "_scale")};
@@ -104,17 +107,18 @@ class Binder {
 
   const model::Config& config_;
   ParameterSetT<T>& set_;
+  bool bf16_;
   std::unordered_map<std::string, ParameterT<T>*> by_name_;
 };
 
 }  // namespace
 
 template <typename T>
-NetworkParams<T> BindParameters(const model::Config& config, ParameterSetT<T>& set) {
-  return Binder<T>(config, set).Network();
+NetworkParams<T> BindParameters(const model::Config& config, ParameterSetT<T>& set, bool bf16) {
+  return Binder<T>(config, set, bf16).Network();
 }
 
-template NetworkParams<float> BindParameters(const model::Config&, ParameterSetT<float>&);
-template NetworkParams<double> BindParameters(const model::Config&, ParameterSetT<double>&);
+template NetworkParams<float> BindParameters(const model::Config&, ParameterSetT<float>&, bool);
+template NetworkParams<double> BindParameters(const model::Config&, ParameterSetT<double>&, bool);
 
 }  // namespace cachalot::train

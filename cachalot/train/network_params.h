@@ -69,8 +69,9 @@ struct NetworkParams {
 };
 
 // Every tensor that `config` implies must be in the set: a missing one is a bug (sets come from
-// MakeParameters).
+// MakeParameters). With `bf16`, products of all matrices but the router's and mHC's may round their
+// operands: those two decide, and are small.
 template <typename T>
-NetworkParams<T> BindParameters(const model::Config& config, ParameterSetT<T>& set);
+NetworkParams<T> BindParameters(const model::Config& config, ParameterSetT<T>& set, bool bf16);
 
 }  // namespace cachalot::train

@@ -31,7 +31,8 @@ void RmsNormForward(MatView<const T> x, const Weight<T>& w, T eps, MatView<T> y,
 
 template <typename T>
 void RmsNormBackward(MatView<const T> x, const Weight<T>& w, const NormSaved<T>& saved,
-                     MatView<const T> d_y, MatView<T> d_x, const kernels::Context& ctx) {
+                     MatView<const T> d_y, MatView<T> d_x, const kernels::Context& ctx,
+                     Write write) {
   const size_t width = x.cols;
   const T* inverse_rms = saved.inverse_rms.data();
   const T* weight = w.value.data;
@@ -47,7 +48,11 @@ void RmsNormBackward(MatView<const T> x, const Weight<T>& w, const NormSaved<T>&
       for (size_t i = 0; i < width; ++i) d_weight[i] += dy[i] * from[i] * r;
     }
     const T pull = r * r * Dot(g, from, width) / static_cast<T>(width);
-    for (size_t i = 0; i < width; ++i) dx[i] += r * (g[i] - from[i] * pull);
+    if (write == Write::kOverwrite) {
+      for (size_t i = 0; i < width; ++i) dx[i] = r * (g[i] - from[i] * pull);
+    } else {
+      for (size_t i = 0; i < width; ++i) dx[i] += r * (g[i] - from[i] * pull);
+    }
   };
   SumOverTokens(x.rows, weight == nullptr ? 0 : width, w.grad.data, ctx,
                 [&](size_t begin, size_t end, T* d_weight, size_t worker) {
@@ -99,7 +104,7 @@ void Rotate(MatView<T> x, size_t heads, std::span<const uint32_t> positions,
   template void RmsNormForward(MatView<const T>, const Weight<T>&, T, MatView<T>, NormSaved<T>&,   \
                                const kernels::Context&);                                           \
   template void RmsNormBackward(MatView<const T>, const Weight<T>&, const NormSaved<T>&,           \
-                                MatView<const T>, MatView<T>, const kernels::Context&);            \
+                                MatView<const T>, MatView<T>, const kernels::Context&, Write);     \
   template RotaryTable<T> MakeRotaryTable(std::span<const float>, size_t);                         \
   template void Rotate(MatView<T>, size_t, std::span<const uint32_t>, const RotaryTable<T>&, bool, \
                        const kernels::Context&);

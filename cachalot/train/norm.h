@@ -21,9 +21,11 @@ void RmsNormForward(MatView<const T> x, const Weight<T>& w, T eps, MatView<T> y,
                     NormSaved<T>& saved, const kernels::Context& ctx);
 
 // With g = d_y * w, r = inverse_rms:   d_x += r (g - x r^2 mean(g x));   w.grad += sum_t d_y x r
+// (d_x = with Write::kOverwrite).
 template <typename T>
 void RmsNormBackward(MatView<const T> x, const Weight<T>& w, const NormSaved<T>& saved,
-                     MatView<const T> d_y, MatView<T> d_x, const kernels::Context& ctx);
+                     MatView<const T> d_y, MatView<T> d_x, const kernels::Context& ctx,
+                     Write write = Write::kAdd);
 
 // cos and sin of positions 0 .. S-1, [S, rd / 2], the float32 values of the released code.
 template <typename T>

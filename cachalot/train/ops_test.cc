@@ -138,8 +138,9 @@ TEST_F(OpsTest, HyperHead) {
     return Probe(y.view(), probe.value.view());
   };
   loss();
-  HyperHeadBackward<double>(x.value.view(), w, config, saved, probe.value.view(), x.grad.view(),
-                            ctx_);
+  HyperGradients<double> gradients;
+  HyperHeadBackward<double>(x.value.view(), w, config, saved, probe.value.view(), gradients,
+                            x.grad.view(), ctx_);
   ExpectGradients({&x, &fn, &base, &scale}, loss);
 }
 

@@ -61,4 +61,12 @@ void ForTokenBlocks(size_t tokens, const kernels::Context& ctx, Body&& body) {
   });
 }
 
+// x <- 0, rows contiguous.
+template <typename T>
+void ZeroRows(MatView<T> x, const kernels::Context& ctx) {
+  ForTokenBlocks(x.rows, ctx, [&](size_t begin, size_t end) {
+    std::fill_n(x.Row(begin).data(), (end - begin) * x.cols, T{0});
+  });
+}
+
 }  // namespace cachalot::train
