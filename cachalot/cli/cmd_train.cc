@@ -126,7 +126,7 @@ Status RunTrain(const TrainFlags& flags) {
   CACHALOT_TRY(const train::Recipe recipe, train::LoadRecipe(flags.recipe));
   const uint32_t threads = flags.threads > 0 ? flags.threads : NumPhysicalCores();
   if (flags.plan) return PrintPlan(recipe, flags, threads);
-  ThreadPool pool(threads);
+  ThreadPool pool(threads, ThreadPool::kLongSpin);
   const kernels::Context ctx{
       &pool, kernels::Path::kSimd,
       kernels::TargetFromName(flags.target).value_or(kernels::SupportedTargets().front())};

@@ -180,6 +180,7 @@ void ReadRest(TomlTable& top, Recipe& recipe, TomlComplaint& complaint) {
   loss.Number("bias_speed", recipe.loss.bias_speed, 0, 1);
   loss.Finish();
   TomlTable precision(top.Table("precision"), "[precision]", complaint);
+  precision.Choice("products", recipe.precision.products, {"float32", "bfloat16"});
   precision.Flag("qat", recipe.precision.qat);
   precision.Whole("qat_from_step", recipe.precision.qat_from_step, 0, kMaxSteps);
   precision.Finish();

@@ -9,6 +9,7 @@
 
 #include "cachalot/base/error.h"
 #include "cachalot/model/config.h"
+#include "cachalot/train/network.h"
 #include "cachalot/train/optimizer.h"
 #include "cachalot/train/schedule.h"
 
@@ -27,6 +28,7 @@ struct LossOptions {
 };
 
 struct PrecisionOptions {
+  Precision products = Precision::kFloat32;  // operands of matrix products in forward and backward
   bool qat = false;  // weights pass through their export format from qat_from_step on
   uint64_t qat_from_step = 0;
 };

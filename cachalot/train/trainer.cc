@@ -153,7 +153,8 @@ Status Trainer::Impl::Open() {
   for (size_t i = 0; i < masters_.tables.size(); ++i) {
     working_.tables[i].ids = masters_.tables[i].ids;
   }
-  network_ = std::make_unique<Network<float>>(recipe_.model, working_, ctx_);
+  network_ =
+      std::make_unique<Network<float>>(recipe_.model, working_, ctx_, recipe_.precision.products);
   expert_load_.assign(recipe_.model.num_hidden_layers + recipe_.model.num_draft_layers(),
                       std::vector<uint64_t>(recipe_.model.n_routed_experts));
   flop_per_token_ = 6.0 * static_cast<double>(ActingWeights(recipe_.model));
