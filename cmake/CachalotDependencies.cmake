@@ -17,6 +17,8 @@ find_package(OpenSSL 3 REQUIRED)
 find_package(prometheus-cpp CONFIG REQUIRED)  # the core only: registry and text format
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc)
+pkg_check_modules(tomlplusplus REQUIRED tomlplusplus)  # used header-only, see train/recipe.cc
+pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(libedit REQUIRED IMPORTED_TARGET libedit)
 if(CACHALOT_TESTS)
   find_package(GTest REQUIRED)

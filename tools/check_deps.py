@@ -24,9 +24,11 @@ LIBRARIES = {
     "CLI/": {"cli"},
     "boost/": {"http"},
     "openssl/": {"http"},
+    "toml++/": {"train"},
+    "xxhash.h": {"io"},
     "histedit.h": {"cli"},
     "editline/": {"cli"},
-    "benchmark/": {"kernels", "engine"},
+    "benchmark/": {"kernels", "engine", "train"},
 }
 
 

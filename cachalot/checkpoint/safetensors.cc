@@ -9,6 +9,7 @@
 #include "cachalot/base/strings.h"
 #include "cachalot/checkpoint/checkpoint.h"
 #include "cachalot/checkpoint/header_json.h"
+#include "cachalot/io/atomic_file.h"
 #include "cachalot/io/mapped_file.h"
 
 namespace cachalot::checkpoint {
@@ -124,22 +125,22 @@ Result<std::vector<TensorInfo>> ParseSafetensors(std::string_view name, const ui
 
 Status WriteSafetensors(const std::string& path, const std::vector<TensorInfo>& tensors) {
   Json header = Json::object();
+  auto& entries = header.get_ref<Json::object_t&>();  // emplace_back: no look-up
   uint64_t at = 0;
   for (const TensorInfo& t : tensors) {
-    header[t.name] = {{"dtype", std::string(DTypeName(t.dtype))},
-                      {"shape", t.shape},
-                      {"data_offsets", {at, at + t.bytes}}};
+    entries.emplace_back(t.name, Json{{"dtype", std::string(DTypeName(t.dtype))},
+                                      {"shape", t.shape},
+                                      {"data_offsets", {at, at + t.bytes}}});
     at += t.bytes;
   }
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // data starts aligned to 8
-  std::string out(sizeof(uint64_t), '\0');
   const uint64_t length = text.size();
-  std::memcpy(out.data(), &length, sizeof(length));
-  out += text;
-  out.reserve(out.size() + at);
-  for (const TensorInfo& t : tensors) out.append(reinterpret_cast<const char*>(t.data), t.bytes);
-  return io::WriteFileAtomic(path, out);
+  CACHALOT_TRY(io::AtomicFile file, io::AtomicFile::Create(path));
+  CACHALOT_RETURN_IF_ERROR(file.Write(&length, sizeof(length)));
+  CACHALOT_RETURN_IF_ERROR(file.Write(text.data(), text.size()));
+  for (const TensorInfo& t : tensors) CACHALOT_RETURN_IF_ERROR(file.Write(t.data, t.bytes));
+  return file.Commit();
 }
 
 }  // namespace cachalot::checkpoint

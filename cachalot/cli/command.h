@@ -25,6 +25,10 @@ void RegisterRender(CLI::App& app, int& exit_code);
 void RegisterParse(CLI::App& app, int& exit_code);
 void RegisterServe(CLI::App& app, int& exit_code);
 void RegisterLogits(CLI::App& app, int& exit_code);
+void RegisterData(CLI::App& app, int& exit_code);
+void RegisterTokenizer(CLI::App& app, int& exit_code);
+void RegisterPlot(CLI::App& app, int& exit_code);
+void RegisterTrain(CLI::App& app, int& exit_code);
 
 // Prints "cachalot: <code name>: <message>" as one line on standard error; returns the exit code.
 int Report(const Error& error);

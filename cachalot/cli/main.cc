@@ -33,6 +33,10 @@ void RegisterAll(CLI::App& app, int& exit_code) {
       RegisterRender,      //
       RegisterParse,       //
       RegisterServe,       //
+      RegisterData,        //
+      RegisterTokenizer,   //
+      RegisterPlot,        //
+      RegisterTrain,       //
   };
   for (const auto register_command : commands) register_command(app, exit_code);
 }

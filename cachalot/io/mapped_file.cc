@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <utility>
 
 #include "cachalot/base/strings.h"
+#include "cachalot/io/atomic_file.h"
 
 namespace cachalot::io {
 namespace {
@@ -41,16 +41,6 @@ Result<uint64_t> RegularFileSize(int fd, const std::string& path) {
   if (fstat(fd, &info) != 0) return SystemError(path, "stat");
   if (!S_ISREG(info.st_mode)) return Error{ErrorCode::kIo, StrCat(path, ": not a regular file")};
   return static_cast<uint64_t>(info.st_size);
-}
-
-Status WriteAll(int fd, const std::string& path, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = write(fd, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return SystemError(path, "write");
-    bytes.remove_prefix(static_cast<size_t>(written));
-  }
-  return {};
 }
 
 constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
@@ -212,27 +202,9 @@ Result<std::string> ReadFile(const std::string& path, uint64_t max_bytes) {
 }
 
 Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
-  const std::string temporary = StrCat(path, ".tmp.", getpid());
-  {
-    FileDescriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (file.fd < 0) return SystemError(temporary, "create");
-    Status status = WriteAll(file.fd, temporary, bytes);
-    if (status.ok() && fsync(file.fd) != 0) status = SystemError(temporary, "sync");
-    if (!status.ok()) {
-      unlink(temporary.c_str());
-      return status;
-    }
-  }
-  if (rename(temporary.c_str(), path.c_str()) != 0) {
-    const Error error = SystemError(path, "rename into place");
-    unlink(temporary.c_str());
-    return error;
-  }
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  FileDescriptor dir(
-      open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (dir.fd >= 0 && fsync(dir.fd) != 0) return SystemError(folder.string(), "sync");
-  return {};
+  CACHALOT_TRY(AtomicFile file, AtomicFile::Create(path));
+  CACHALOT_RETURN_IF_ERROR(file.Write(bytes.data(), bytes.size()));
+  return file.Commit();
 }
 
 }  // namespace cachalot::io

@@ -10,9 +10,6 @@
 namespace cachalot {
 namespace {
 
-// About 20 us of spinning on a 3 GHz core: longer than the serial gaps inside a layer, shorter than
-// anything a user would notice as load when the engine idles.
-constexpr int kSpinIterations = 2000;
 // Between pauses, give the core away now and then: with more threads than cores the one that has
 // the work must be able to run.
 constexpr int kSpinsPerYield = 64;
@@ -25,21 +22,10 @@ void Pause() {
 #endif
 }
 
-// Spins until `value` differs from `old`, then sleeps in the kernel. Returns the new value.
-uint32_t WaitForChange(const std::atomic<uint32_t>& value, uint32_t old) {
-  for (int i = 1; i <= kSpinIterations; ++i) {
-    const uint32_t now = value.load(std::memory_order_acquire);
-    if (now != old) return now;
-    Pause();
-    if (i % kSpinsPerYield == 0) std::this_thread::yield();
-  }
-  value.wait(old, std::memory_order_acquire);
-  return value.load(std::memory_order_acquire);
-}
-
 }  // namespace
 
-ThreadPool::ThreadPool(size_t num_threads) : scratch_(num_threads) {
+ThreadPool::ThreadPool(size_t num_threads, int spin_iterations)
+    : spin_iterations_(spin_iterations), scratch_(num_threads) {
   CACHALOT_CHECK(num_threads >= 1);
   threads_.reserve(num_threads - 1);
   for (size_t worker = 1; worker < num_threads; ++worker) {
@@ -76,6 +62,18 @@ uint8_t* ThreadPool::WorkerScratch(size_t worker, size_t bytes) {
   AlignedBuffer<uint8_t>& scratch = scratch_[worker];
   if (scratch.size() < bytes) scratch = AlignedBuffer<uint8_t>(bytes);
   return scratch.data();
+}
+
+// Spins until `value` differs from `old`, then sleeps in the kernel. Returns the new value.
+uint32_t ThreadPool::WaitForChange(const std::atomic<uint32_t>& value, uint32_t old) const {
+  for (int i = 1; i <= spin_iterations_; ++i) {
+    const uint32_t now = value.load(std::memory_order_acquire);
+    if (now != old) return now;
+    Pause();
+    if (i % kSpinsPerYield == 0) std::this_thread::yield();
+  }
+  value.wait(old, std::memory_order_acquire);
+  return value.load(std::memory_order_acquire);
 }
 
 void ThreadPool::WorkerLoop(size_t worker) {

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// cachalot train: a model from a recipe.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "cachalot/base/json.h"
+#include "cachalot/base/strings.h"
+#include "cachalot/cli/command.h"
+#include "cachalot/cli/engine_flags.h"
+#include "cachalot/cli/progress.h"
+#include "cachalot/cli/terminal.h"
+#include "cachalot/io/mapped_file.h"
+#include "cachalot/kernels/machine_limits.h"
+#include "cachalot/threading/topology.h"
+#include "cachalot/train/export.h"
+#include "cachalot/train/memory_plan.h"
+#include "cachalot/train/trainer.h"
+
+namespace cachalot::cli {
+namespace {
+
+struct TrainFlags {
+  std::string recipe;
+  std::string out;
+  std::string export_dir;
+  std::string format = "released";
+  std::string target;
+  uint32_t threads = 0;
+  uint64_t until = 0;
+  bool plan = false;
+  bool json = false;
+};
+
+Status PrintPlan(const train::Recipe& recipe, const TrainFlags& flags, uint32_t threads) {
+  const train::MemoryPlan plan = train::PlanMemory(recipe, threads);
+  const uint64_t tokens = train::TokensBefore(recipe.schedule, recipe.schedule.steps);
+  if (flags.json) {
+    Json items = Json::object();
+    for (const train::PlannedMemory& item : plan.items) items[item.what] = item.bytes;
+    const Json json = {{"parameters", plan.parameters},  {"muon_parameters", plan.muon_parameters},
+                       {"steps", recipe.schedule.steps}, {"tokens", tokens},
+                       {"bytes", plan.total_bytes()},    {"items", items}};
+    fmt::print("{}\n", json.dump());
+    return {};
+  }
+  fmt::print("{}: {:.2f} million parameters ({:.2f} by Muon), {} steps, {:.1f} million tokens\n",
+             recipe.name, static_cast<double>(plan.parameters) * 1e-6,
+             static_cast<double>(plan.muon_parameters) * 1e-6, recipe.schedule.steps,
+             static_cast<double>(tokens) * 1e-6);
+  for (const train::PlannedMemory& item : plan.items) {
+    fmt::print("  {:>9}  {}\n", FormatBytes(item.bytes), item.what);
+  }
+  fmt::print("  {:>9}  in all, with {} threads\n", FormatBytes(plan.total_bytes()), threads);
+  return {};
+}
+
+// One line that is overwritten on a terminal; elsewhere a line now and then.
+class Reporter {
+ public:
+  Reporter(uint64_t first, uint64_t total) : first_(first), total_(total) {}
+
+  void Report(const train::StepMetrics& m) {
+    std::string text = fmt::format("step {}: loss {:.4f}", m.step + 1, m.loss);
+    if (m.validation_loss) text += fmt::format(", validation {:.4f}", *m.validation_loss);
+    text += fmt::format(", {:.0f} tokens/s", m.tokens_per_s);
+    if (m.mfu > 0) text += fmt::format(", MFU {:.1f} %", 100 * m.mfu);
+    const bool terminal = StderrIsTerminal();
+    const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+    const uint64_t taken = m.step + 1 - first_;
+    const double left =
+        seconds / static_cast<double>(taken) * static_cast<double>(total_ - m.step - 1);
+    text += fmt::format(", {} left", FormatDuration(left));
+    if (terminal && !m.validation_loss) {
+      const auto columns = static_cast<size_t>(std::max(TerminalColumns() - 1, 1));
+      fmt::print(stderr, "\r\x1b[K{}", text.substr(0, columns));
+      std::fflush(stderr);
+    } else if (m.validation_loss || taken % kLinesEvery == 0) {
+      fmt::print(stderr, "{}{}\n", terminal ? "\r\x1b[K" : "", text);
+    }
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr uint64_t kLinesEvery = 10;
+  uint64_t first_, total_;
+  Clock::time_point start_ = Clock::now();
+};
+
+Result<bool> TakeSteps(train::Trainer& trainer, const train::Recipe& recipe, uint64_t until) {
+  const uint64_t end = until > 0 ? std::min(until, recipe.schedule.steps) : recipe.schedule.steps;
+  Reporter reporter(trainer.step(), end);
+  while (trainer.step() < end) {
+    CACHALOT_TRY(const train::StepMetrics m, trainer.Step());
+    reporter.Report(m);
+    if (InterruptRequested()) break;
+  }
+  if (StderrIsTerminal()) fmt::print(stderr, "\r\x1b[K");
+  if (!trainer.done()) CACHALOT_RETURN_IF_ERROR(trainer.Save());
+  return trainer.step() >= end;
+}
+
+train::ExportFormat FormatOf(const std::string& name) {
+  if (name == "bf16") return train::ExportFormat::kBFloat16;
+  return name == "f32" ? train::ExportFormat::kFloat32 : train::ExportFormat::kReleased;
+}
+
+Status Export(const train::Trainer& trainer, const train::Recipe& recipe, const std::string& dir,
+              const TrainFlags& flags, const kernels::Context& ctx) {
+  CACHALOT_RETURN_IF_ERROR(train::ExportCheckpoint(recipe.model, trainer.parameters(),
+                                                   {.out = dir,
+                                                    .tokenizer = recipe.data.tokenizer,
+                                                    .format = FormatOf(flags.format),
+                                                    .chat = recipe.data.chat},
+                                                   ctx));
+  fmt::print("{}: the model of step {}, {}\n", dir, trainer.step(), flags.format);
+  return {};
+}
+
+Status RunTrain(const TrainFlags& flags) {
+  CACHALOT_TRY(const train::Recipe recipe, train::LoadRecipe(flags.recipe));
+  const uint32_t threads = flags.threads > 0 ? flags.threads : NumPhysicalCores();
+  if (flags.plan) return PrintPlan(recipe, flags, threads);
+  ThreadPool pool(threads, ThreadPool::kLongSpin);
+  const kernels::Context ctx{
+      &pool, kernels::Path::kSimd,
+      kernels::TargetFromName(flags.target).value_or(kernels::SupportedTargets().front())};
+  constexpr uint64_t kMaxRecipeBytes = 1 << 20;
+  CACHALOT_TRY(const std::string text, io::ReadFile(flags.recipe, kMaxRecipeBytes));
+  const std::string out = flags.out.empty() ? StrCat("runs/", recipe.name) : flags.out;
+  train::TrainerOptions options{.run_dir = out, .recipe_text = text};
+  if (flags.export_dir.empty()) {
+    constexpr size_t kSmallBuffer = size_t{16} << 20;  // memory's speed is not asked for
+    options.peak_flop_per_s = kernels::MeasureMachineLimits(ctx, kSmallBuffer).f32_flop_per_s;
+  }
+  CACHALOT_TRY(const auto trainer, train::Trainer::Create(recipe, options, ctx));
+  if (!flags.export_dir.empty()) return Export(*trainer, recipe, flags.export_dir, flags, ctx);
+  if (trainer->step() > 0) fmt::print(stderr, "{}: going on from step {}\n", out, trainer->step());
+  InstallInterruptHandler();
+  CACHALOT_TRY(const bool finished, TakeSteps(*trainer, recipe, flags.until));
+  if (!finished) {
+    return Error{ErrorCode::kCancelled, StrCat("saved at step ", trainer->step(),
+                                               "; the same command goes on from there")};
+  }
+  std::error_code ec;
+  const std::string model = out + "/model";
+  if (!trainer->done() || std::filesystem::exists(model, ec)) {
+    fmt::print("{}: step {} of {}\n", out, trainer->step(), recipe.schedule.steps);
+    return {};
+  }
+  return Export(*trainer, recipe, model, flags, ctx);
+}
+
+}  // namespace
+
+void RegisterTrain(CLI::App& app, int& exit_code) {
+  auto flags = std::make_shared<TrainFlags>();
+  CLI::App* command = app.add_subcommand(
+      "train",
+      "Train a model from a recipe. Goes on from the newest checkpoint of its folder; Ctrl-C saves "
+      "and stops. At the end the model is in RUN/model, ready for cachalot run -m");
+  command->add_option("RECIPE", flags->recipe, "A recipe (see recipes/*.toml)")->required();
+  command->add_option("--out", flags->out, "Folder of the run (default: runs/NAME)");
+  command->add_flag("--plan", flags->plan,
+                    "Only say what the run needs: parameters, memory, tokens");
+  command->add_option("--until", flags->until, "Stop after this step, with a checkpoint");
+  command->add_option("--export", flags->export_dir,
+                      "Only write the model of the newest checkpoint to this folder");
+  command
+      ->add_option("--format", flags->format, "Of an exported model: FP4 and FP8, or unquantized")
+      ->check(CLI::IsMember({"released", "bf16", "f32"}))
+      ->capture_default_str();
+  command->add_option("--threads", flags->threads, "Threads (default: one a core)")
+      ->check(CLI::Range(1u, 1024u));
+  command->add_option("--target", flags->target, "Instruction set (default: the best)")
+      ->check([](const std::string& name) {
+        const auto target = kernels::TargetFromName(name);
+        const auto targets = kernels::SupportedTargets();
+        const bool known =
+            target && std::find(targets.begin(), targets.end(), *target) != targets.end();
+        return known ? std::string() : StrCat("this CPU has no target '", name, "'");
+      });
+  command->add_flag("--json", flags->json,
+                    "With --plan: {parameters, steps, tokens, bytes, items}");
+  SetExamples(*command,
+              "cachalot train recipes/mini.toml --plan\n"
+              "cachalot train recipes/nano.toml\n"
+              "cachalot train recipes/nano.toml --export /tmp/nano --format bf16");
+  command->callback([flags, &exit_code] {
+    if (const Status s = RunTrain(*flags); !s.ok()) exit_code = Report(s.error());
+  });
+}
+
+}  // namespace cachalot::cli

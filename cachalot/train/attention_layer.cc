@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+
+#include "cachalot/train/layers.h"
+#include "cachalot/train/linear.h"
+#include "cachalot/train/loss.h"
+#include "cachalot/train/pool.h"
+#include "cachalot/train/reduce.h"
+
+namespace cachalot::train {
+
+using kernels::Context;
+
+template <typename T>
+AttentionLayer<T>::AttentionLayer(const model::Config& config, const AttentionParams<T>& params)
+    : p_(params),
+      shape_{.heads = config.num_attention_heads,
+             .head_dim = config.head_dim,
+             .window = config.sliding_window,
+             .scale = 1.0 / std::sqrt(static_cast<double>(config.head_dim)),
+             .bf16 = params.wkv.bf16},
+      groups_(config.o_groups),
+      index_heads_(config.index_n_heads),
+      index_dim_(config.index_head_dim),
+      index_topk_(config.index_topk),
+      eps_(static_cast<T>(config.rms_norm_eps)) {}
+
+template <typename T>
+AttentionInputs<T> AttentionLayer<T>::Inputs() const {
+  return {.q = q_.view(), .kv = kv_.view(), .entries = compressor_.entries.view()};
+}
+
+template <typename T>
+AttentionLayout AttentionLayer<T>::Layout(const StepEnv<T>& env) const {
+  return {.config = shape_,
+          .batch = *env.batch,
+          .plan = env.plans.at(p_.ratio),
+          .selection = selection_};
+}
+
+template <typename T>
+IndexerInputs<T> AttentionLayer<T>::IndexInputs() const {
+  return {.heads = index_heads_,
+          .topk = index_topk_,
+          .q = indexer_.q.view(),
+          .weights = indexer_.weights.view(),
+          .keys = indexer_.compressor.entries.view()};
+}
+
+template <typename T>
+bool AttentionLayer<T>::WantsIndexerLoss(const StepEnv<T>& env) const {
+  return env.options.indexer_loss && p_.indexer.has_value() && env.most_entries(p_.ratio) > 0;
+}
+
+template <typename T>
+double AttentionLayer<T>::Forward(const StepEnv<T>& env, MatView<const T> x,
+                                  const EntrySelection* replay, MatView<T> z) {
+  const Context& ctx = env.ctx;
+  const size_t tokens = x.rows;
+  const size_t heads = shape_.heads;
+  const size_t d = shape_.head_dim;
+  const RotaryTable<T>& rope = env.rope(p_.ratio);
+
+  // Queries [model.md 4.1].
+  LinearForward(x, p_.wq_a, qr_raw_.Resize(tokens, p_.wq_a.value.rows), ctx);
+  RmsNormForward<T>(qr_raw_.view(), p_.q_norm, eps_, qr_.Resize(tokens, qr_raw_.cols()), qr_norm_,
+                    ctx);
+  LinearForward<T>(qr_.view(), p_.wq_b, q_raw_.Resize(tokens, heads * d), ctx);
+  const MatView<T> q = Reshape(q_.Resize(tokens, heads * d), tokens * heads, d);
+  RmsNormForward<T>(Reshape<const T>(q_raw_.view(), tokens * heads, d), {}, eps_, q, q_norm_, ctx);
+  Rotate(q, heads, env.positions, rope, false, ctx);
+
+  // Keys that are values too [model.md 4.2].
+  LinearForward(x, p_.wkv, kv_raw_.Resize(tokens, d), ctx);
+  RmsNormForward<T>(kv_raw_.view(), p_.kv_norm, eps_, kv_.Resize(tokens, d), kv_norm_, ctx);
+  Rotate(kv_.view(), 1, env.positions, rope, false, ctx);
+  if (p_.compressor) ForwardCompressor(env, *p_.compressor, x, d, compressor_);
+  selection_ = EntrySelection();
+  if (p_.indexer) ForwardIndexer(env, x, replay);
+
+  const bool indexer_loss = WantsIndexerLoss(env);
+  MatView<T> mass;
+  if (indexer_loss) mass = indexer_.mass.Resize(tokens, env.most_entries(p_.ratio));
+  const MatView<T> out = out_.Resize(tokens, heads * d);
+  AttentionForward<T>(Inputs(), p_.attn_sink, Layout(env), out, saved_, mass, ctx);
+  Rotate(Reshape(out, tokens * heads, d), heads, env.positions, rope, true, ctx);
+
+  // Grouped output projection [model.md 4.6].
+  const size_t rank = p_.wo_a.value.rows / groups_;
+  const size_t width = p_.wo_a.value.cols;
+  const MatView<T> mid = mid_.Resize(tokens, p_.wo_a.value.rows);
+  for (size_t g = 0; g < groups_; ++g) {
+    LinearForward<T>(out.Cols(g * width, width), p_.wo_a.Rows(g * rank, rank),
+                     mid.Cols(g * rank, rank), ctx);
+  }
+  LinearForward<T>(mid, p_.wo_b, z, ctx);
+  if (!indexer_loss) return 0;
+  // The loss alone; its gradient is made in the backward pass.
+  Matrix<T> d_scores(tokens, indexer_.scores.cols());
+  return IndexerLoss<T>(indexer_.scores.view(), indexer_.mass.view(), Layout(env), 0,
+                        d_scores.view(), ctx);
+}
+
+template <typename T>
+void AttentionLayer<T>::ForwardCompressor(const StepEnv<T>& env, const CompressorParams<T>& p,
+                                          MatView<const T> x, size_t head_size,
+                                          CompressorSaved<T>& saved) {
+  const EntryPlan& plan = env.plans.at(p_.ratio);
+  const size_t width = p.wkv.value.rows;
+  const bool overlap = width == 2 * head_size;
+  LinearForward(x, p.wkv, saved.k.Resize(x.rows, width), env.ctx);
+  LinearForward(x, p.wgate, saved.gate.Resize(x.rows, width), env.ctx);
+  AddPositionBias(p.ape, *env.batch, saved.gate.view(), env.ctx);
+  const size_t entries = plan.num_entries();
+  const MatView<T> pooled = saved.pooled.Resize(entries, head_size);
+  PoolForward<T>(saved.k.view(), saved.gate.view(), plan, overlap, pooled, env.ctx);
+  RmsNormForward<T>(pooled, p.norm, eps_, saved.entries.Resize(entries, head_size), saved.norm,
+                    env.ctx);
+  Rotate(saved.entries.view(), 1, plan.positions, env.rope(p_.ratio), false, env.ctx);
+}
+
+template <typename T>
+void AttentionLayer<T>::ForwardIndexer(const StepEnv<T>& env, MatView<const T> x,
+                                       const EntrySelection* replay) {
+  const EntryPlan& plan = env.plans.at(p_.ratio);
+  const bool sparse =
+      env.options.csa == CsaMode::kSparse && env.most_entries(p_.ratio) > index_topk_;
+  const bool loss = WantsIndexerLoss(env);
+  if (replay != nullptr) selection_ = *replay;
+  // With no more entries than it may choose, every choice is all of them [model.md 4.8].
+  if (!loss && (!sparse || replay != nullptr)) return;
+  const MatView<T> q = indexer_.q.Resize(x.rows, index_heads_ * index_dim_);
+  LinearForward<T>(qr_.view(), p_.indexer->wq_b, q, env.ctx);
+  Rotate(Reshape(q, x.rows * index_heads_, index_dim_), index_heads_, env.positions,
+         env.rope(p_.ratio), false, env.ctx);
+  const MatView<T> weights = indexer_.weights.Resize(x.rows, index_heads_);
+  LinearForward(x, p_.indexer->weights_proj, weights, env.ctx);
+  const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(index_dim_ * index_heads_)));
+  ForTokenBlocks(x.rows, env.ctx, [&](size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) {
+      for (T& w : weights.Row(t)) w *= scale;
+    }
+  });
+  ForwardCompressor(env, p_.indexer->compressor, x, index_dim_, indexer_.compressor);
+  MatView<T> scores;
+  if (loss) scores = indexer_.scores.Resize(x.rows, env.most_entries(p_.ratio));
+  EntrySelection chosen = SelectEntries<T>(IndexInputs(), *env.batch, plan, scores, env.ctx);
+  if (sparse && replay == nullptr) selection_ = std::move(chosen);
+}
+
+template <typename T>
+MatView<T> AttentionLayer<T>::BackwardOutput(StepEnv<T>& env, MatView<const T> d_z) {
+  const size_t rank = p_.wo_a.value.rows / groups_;
+  const size_t width = p_.wo_a.value.cols;
+  const MatView<T> d_mid = env.scratch.d_mid.Resize(d_z.rows, mid_.cols());
+  LinearBackward<T>(mid_.view(), p_.wo_b, d_z, d_mid, env.ctx, Write::kOverwrite);
+  const MatView<T> d_out = env.scratch.d_out.Resize(d_z.rows, out_.cols());
+  for (size_t g = 0; g < groups_; ++g) {
+    LinearBackward<T>(out_.view().Cols(g * width, width), p_.wo_a.Rows(g * rank, rank),
+                      d_mid.Cols(g * rank, rank), d_out.Cols(g * width, width), env.ctx,
+                      Write::kOverwrite);
+  }
+  return d_out;
+}
+
+template <typename T>
+void AttentionLayer<T>::Backward(StepEnv<T>& env, MatView<const T> x, MatView<const T> d_z,
+                                 MatView<T> d_x) {
+  const size_t tokens = x.rows;
+  const size_t heads = shape_.heads;
+  const size_t d = shape_.head_dim;
+  const MatView<T> d_out = BackwardOutput(env, d_z);
+  // Both sides before the rotation back: it is orthogonal, so the products are those of the
+  // rotated vectors.
+  const MatView<T> delta = env.scratch.delta.Resize(tokens, heads);
+  ForTokenBlocks(tokens, env.ctx, [&](size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) {
+      for (size_t h = 0; h < heads; ++h) {
+        delta.Row(t)[h] = Dot(d_out.Row(t).data() + h * d, out_.view().Row(t).data() + h * d, d);
+      }
+    }
+  });
+  Rotate(Reshape(d_out, tokens * heads, d), heads, env.positions, env.rope(p_.ratio), false,
+         env.ctx);
+  const MatView<T> d_q = env.scratch.d_q.Resize(tokens, heads * d);
+  const MatView<T> d_kv = env.scratch.d_kv.Resize(tokens, d);
+  const MatView<T> d_entries =
+      env.scratch.d_entries.Resize(env.plans.at(p_.ratio).num_entries(), d);
+  AttentionBackward<T>(Inputs(), p_.attn_sink, Layout(env), saved_, delta,
+                       {.d_out = d_out, .d_q = d_q, .d_kv = d_kv, .d_entries = d_entries}, env.ctx);
+  BackwardQuery(env, x, d_q, d_x);
+  BackwardKv(env, x, d_kv, d_x);
+  if (p_.compressor) BackwardCompressor(env, *p_.compressor, compressor_, x, d_entries, d_x);
+  if (WantsIndexerLoss(env) && env.options.scales.indexer != 0) BackwardIndexer(env, x);
+}
+
+template <typename T>
+void AttentionLayer<T>::BackwardQuery(StepEnv<T>& env, MatView<const T> x, MatView<T> d_q,
+                                      MatView<T> d_x) {
+  const size_t rows = x.rows * shape_.heads;
+  const size_t d = shape_.head_dim;
+  Rotate(Reshape(d_q, rows, d), shape_.heads, env.positions, env.rope(p_.ratio), true, env.ctx);
+  const MatView<T> d_q_raw = env.scratch.d_q_raw.Resize(x.rows, d_q.cols);
+  RmsNormBackward<T>(Reshape<const T>(q_raw_.view(), rows, d), {}, q_norm_,
+                     Reshape<const T>(d_q, rows, d), Reshape(d_q_raw, rows, d), env.ctx,
+                     Write::kOverwrite);
+  const MatView<T> d_qr = env.scratch.d_qr.Resize(x.rows, qr_.cols());
+  LinearBackward<T>(qr_.view(), p_.wq_b, d_q_raw, d_qr, env.ctx, Write::kOverwrite);
+  const MatView<T> d_qr_raw = env.scratch.d_qr_raw.Resize(x.rows, qr_.cols());
+  RmsNormBackward<T>(qr_raw_.view(), p_.q_norm, qr_norm_, d_qr, d_qr_raw, env.ctx,
+                     Write::kOverwrite);
+  LinearBackward<T>(x, p_.wq_a, d_qr_raw, d_x, env.ctx, Write::kOverwrite);
+}
+
+template <typename T>
+void AttentionLayer<T>::BackwardKv(StepEnv<T>& env, MatView<const T> x, MatView<T> d_kv,
+                                   MatView<T> d_x) {
+  Rotate(d_kv, 1, env.positions, env.rope(p_.ratio), true, env.ctx);
+  const MatView<T> d_kv_raw = env.scratch.d_kv_raw.Resize(x.rows, d_kv.cols);
+  RmsNormBackward<T>(kv_raw_.view(), p_.kv_norm, kv_norm_, d_kv, d_kv_raw, env.ctx,
+                     Write::kOverwrite);
+  LinearBackward<T>(x, p_.wkv, d_kv_raw, d_x, env.ctx);
+}
+
+template <typename T>
+void AttentionLayer<T>::BackwardCompressor(StepEnv<T>& env, const CompressorParams<T>& p,
+                                           const CompressorSaved<T>& saved, MatView<const T> x,
+                                           MatView<T> d_entries, MatView<T> d_x) {
+  const EntryPlan& plan = env.plans.at(p_.ratio);
+  if (plan.num_entries() == 0) return;
+  Rotate(d_entries, 1, plan.positions, env.rope(p_.ratio), true, env.ctx);
+  const MatView<T> d_pooled = env.scratch.d_pooled.Resize(d_entries.rows, d_entries.cols);
+  RmsNormBackward<T>(saved.pooled.view(), p.norm, saved.norm, d_entries, d_pooled, env.ctx,
+                     Write::kOverwrite);
+  const MatView<T> d_k = env.scratch.d_k.Resize(x.rows, saved.k.cols());
+  const MatView<T> d_gate = env.scratch.d_gate.Resize(x.rows, saved.k.cols());
+  PoolBackward<T>(saved.k.view(), saved.gate.view(), plan, saved.k.cols() == 2 * d_entries.cols,
+                  d_pooled, d_k, d_gate, env.ctx);
+  PositionBiasBackward<T>(p.ape, *env.batch, d_gate, env.ctx);
+  LinearBackward<T>(x, p.wkv, d_k, d_x, env.ctx);
+  LinearBackward<T>(x, p.wgate, d_gate, d_x, env.ctx);
+}
+
+// The indexer learns from its own loss only: nothing goes on to x or to the queries' latent.
+template <typename T>
+void AttentionLayer<T>::BackwardIndexer(StepEnv<T>& env, MatView<const T> x) {
+  const size_t tokens = x.rows;
+  const EntryPlan& plan = env.plans.at(p_.ratio);
+  const MatView<T> d_scores = env.scratch.d_scores.Resize(tokens, indexer_.scores.cols());
+  IndexerLoss<T>(indexer_.scores.view(), indexer_.mass.view(), Layout(env),
+                 env.options.scales.indexer, d_scores, env.ctx);
+  const MatView<T> d_q = env.scratch.d_index_q.Resize(tokens, indexer_.q.cols());
+  const MatView<T> d_weights = env.scratch.d_index_weights.Resize(tokens, index_heads_);
+  const MatView<T> d_keys = env.scratch.d_entries.ResizeZero(plan.num_entries(), index_dim_);
+  IndexerBackward<T>(IndexInputs(), *env.batch, plan, d_scores,
+                     {.d_q = d_q, .d_weights = d_weights, .d_keys = d_keys}, env.ctx);
+  Rotate(Reshape(d_q, tokens * index_heads_, index_dim_), index_heads_, env.positions,
+         env.rope(p_.ratio), true, env.ctx);
+  LinearBackward<T>(qr_.view(), p_.indexer->wq_b, d_q, {}, env.ctx);
+  const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(index_dim_ * index_heads_)));
+  for (size_t i = 0; i < tokens * index_heads_; ++i) d_weights.data[i] *= scale;
+  LinearBackward<T>(x, p_.indexer->weights_proj, d_weights, {}, env.ctx);
+  BackwardCompressor(env, p_.indexer->compressor, indexer_.compressor, x, d_keys, {});
+}
+
+template <typename T>
+size_t AttentionLayer<T>::bytes() const {
+  const auto compressor = [](const CompressorSaved<T>& c) {
+    return c.k.bytes() + c.gate.bytes() + c.pooled.bytes() + c.entries.bytes();
+  };
+  return qr_raw_.bytes() + qr_.bytes() + q_raw_.bytes() + q_.bytes() + kv_raw_.bytes() +
+         kv_.bytes() + out_.bytes() + mid_.bytes() + saved_.lse.bytes() + compressor(compressor_) +
+         compressor(indexer_.compressor) + indexer_.q.bytes() + indexer_.weights.bytes() +
+         indexer_.scores.bytes() + indexer_.mass.bytes();
+}
+
+template class AttentionLayer<float>;
+template class AttentionLayer<double>;
+
+}  // namespace cachalot::train

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// mHC around a sublayer and hc_head, forward and backward.  [V4 2.2; model.md 3.3, 3.4]
+//
+//   rs = 1 / sqrt(mean(u^2) + eps), mix = (fn u) rs      u = the M streams of a token
+//   pre = sigmoid(mix scale0 + base) + hc_eps, post = 2 sigmoid(mix scale1 + base)
+//   comb = Sinkhorn(mix scale2 + base)
+//   y = sum_m pre[m] X[m];      X'[k] = post[k] z + sum_j comb[j][k] X[j]
+//
+// Sinkhorn's iterates are not kept: the backward pass computes them again and walks them in reverse
+// [V4 3.4.2].
+#pragma once
+
+#include <cstddef>
+
+#include "cachalot/kernels/context.h"
+#include "cachalot/train/matrix.h"
+
+namespace cachalot::train {
+
+struct HyperConfig {
+  size_t streams = 4;  // M
+  size_t sinkhorn_iters = 20;
+  double hc_eps = 1e-6;
+  double norm_eps = 1e-6;
+};
+
+template <typename T>
+struct HyperWeights {
+  Weight<T> fn;     // [(2 + M) M, M D]; hc_head: [M, M D]
+  Weight<T> base;   // [1, (2 + M) M] or [1, M]
+  Weight<T> scale;  // [1, 3] or [1, 1]
+};
+
+// The maps of a token and what they came from. For hc_head, post and comb stay empty.
+template <typename T>
+struct HyperSaved {
+  Matrix<T> fn_u;         // [T, rows of fn]
+  Matrix<T> inverse_rms;  // [T, 1]
+  Matrix<T> pre, post;    // [T, M]
+  Matrix<T> comb;         // [T, M M], comb[j M + k]
+};
+
+// Gradients on their way from HyperPostBackward to HyperPreBackward.
+template <typename T>
+struct HyperGradients {
+  Matrix<T> d_post;  // [T, M]
+  Matrix<T> d_comb;  // [T, M M]
+  Matrix<T> d_mix;   // [T, rows of fn], scratch of the backward passes
+};
+
+// streams [T, M D] -> y [T, D], maps to `saved`.
+template <typename T>
+void HyperPreForward(MatView<const T> streams, const HyperWeights<T>& w, const HyperConfig& config,
+                     MatView<T> y, HyperSaved<T>& saved, const kernels::Context& ctx);
+// z [T, D], streams [T, M D] -> next [T, M D], which must not alias streams.
+template <typename T>
+void HyperPostForward(MatView<const T> z, MatView<const T> streams, const HyperSaved<T>& saved,
+                      MatView<T> next, const kernels::Context& ctx);
+
+// d_streams [T, M D] holds the gradient of `next` and leaves as the part of the gradient of
+// `streams` that went through comb; d_z overwritten.
+template <typename T>
+void HyperPostBackward(MatView<const T> z, MatView<const T> streams, const HyperSaved<T>& saved,
+                       MatView<T> d_streams, MatView<T> d_z, HyperGradients<T>& gradients,
+                       const kernels::Context& ctx);
+// d_streams += through y and through the maps; adds to the gradients of fn, base and scale.
+template <typename T>
+void HyperPreBackward(MatView<const T> streams, const HyperWeights<T>& w, const HyperConfig& config,
+                      const HyperSaved<T>& saved, MatView<const T> d_y,
+                      HyperGradients<T>& gradients, MatView<T> d_streams,
+                      const kernels::Context& ctx);
+
+// hc_head: only y.
+template <typename T>
+void HyperHeadForward(MatView<const T> streams, const HyperWeights<T>& w, const HyperConfig& config,
+                      MatView<T> y, HyperSaved<T>& saved, const kernels::Context& ctx);
+template <typename T>
+void HyperHeadBackward(MatView<const T> streams, const HyperWeights<T>& w,
+                       const HyperConfig& config, const HyperSaved<T>& saved, MatView<const T> d_y,
+                       HyperGradients<T>& gradients, MatView<T> d_streams,
+                       const kernels::Context& ctx);
+
+}  // namespace cachalot::train

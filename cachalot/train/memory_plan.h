@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run will need, before it starts: `cachalot train --plan`.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cachalot/train/recipe.h"
+
+namespace cachalot::train {
+
+struct PlannedMemory {
+  std::string what;
+  uint64_t bytes = 0;
+};
+
+struct MemoryPlan {
+  std::vector<PlannedMemory> items;  // what stays for the whole run, then the largest step's
+  uint64_t parameters = 0;           // trained values, the MTP block's included
+  uint64_t muon_parameters = 0;
+
+  uint64_t total_bytes() const;
+};
+
+// Peak memory of training `recipe` on `num_threads` threads. Token shards are mapped and can be
+// dropped by the system at any time, so they are not counted. Pure; costs a walk over tensor names.
+MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads);
+
+// Floats one token leaves in one layer (index num_hidden_layers: the MTP block) for the backward
+// pass.
+uint64_t SavedFloatsPerToken(const model::Config& config, uint32_t layer);
+
+}  // namespace cachalot::train

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// The expert half: clamped SwiGLU experts, combine, shared expert, forward and backward.
+// [V4 4.2.3; model.md 5]
+//
+//   expert(x) = w2 (weight silu(min(w1 x, limit)) clamp(w3 x, -limit, limit))
+//   z = sum over the chosen experts, ids ascending, then + shared(x) with weight 1
+//
+// A clamped value passes no gradient.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cachalot/kernels/context.h"
+#include "cachalot/train/matrix.h"
+
+namespace cachalot::train {
+
+// h = weight silu(min(g, limit)) clamp(u, -limit, limit). g, u, h [N, I]; row_weights [N] or null
+// for 1.
+template <typename T>
+void SwiGluForward(MatView<const T> g, MatView<const T> u, T limit, const T* row_weights,
+                   MatView<T> h, const kernels::Context& ctx);
+// d_g, d_u overwritten (d_g may be d_h); d_row_weights [N] overwritten unless null.
+template <typename T>
+void SwiGluBackward(MatView<const T> g, MatView<const T> u, T limit, const T* row_weights,
+                    MatView<const T> d_h, MatView<T> d_g, MatView<T> d_u, T* d_row_weights,
+                    const kernels::Context& ctx);
+
+template <typename T>
+struct ExpertParams {
+  Weight<T> w1, w3;  // [I, D] gate, up
+  Weight<T> w2;      // [D, I] down
+};
+
+template <typename T>
+struct MoeParams {
+  std::vector<ExpertParams<T>> experts;
+  ExpertParams<T> shared;
+  double limit = 10.0;
+};
+
+// (token, slot) pairs in the order of their experts: row r belongs to the expert e with
+// first_row[e] <= r < first_row[e + 1], tokens ascending.
+struct ExpertGroups {
+  std::vector<size_t> first_row;    // [E + 1]
+  std::vector<uint32_t> row_token;  // [T A]
+  std::vector<uint32_t> slot_row;   // [T, A] -> row
+};
+ExpertGroups GroupByExpert(MatView<const uint32_t> ids, size_t num_experts);
+
+template <typename T>
+struct MoeSaved {
+  ExpertGroups groups;
+  Matrix<T> gate, up;                // [T A, I], grouped
+  Matrix<T> shared_gate, shared_up;  // [T, I]
+};
+
+// Buffers that live for one call; shared by all layers.
+template <typename T>
+struct MoeScratch {
+  Matrix<T> rows, h, out;   // [T A, D], [T A, I], [T A, D]
+  Matrix<T> d_gate, d_up;   // [T A, I]
+  Matrix<T> d_row_weights;  // [T A, 1]
+  Matrix<T> row_weights;    // [T A, 1]
+};
+
+// x [T, D]; ids, weights [T, A]; z [T, D] overwritten.
+template <typename T>
+void MoeForward(MatView<const T> x, MatView<const uint32_t> ids, MatView<const T> weights,
+                const MoeParams<T>& params, MatView<T> z, MoeSaved<T>& saved,
+                MoeScratch<T>& scratch, const kernels::Context& ctx);
+// d_x and d_weights [T, A] overwritten.
+template <typename T>
+void MoeBackward(MatView<const T> x, MatView<const T> weights, const MoeParams<T>& params,
+                 const MoeSaved<T>& saved, MatView<const T> d_z, MatView<T> d_x,
+                 MatView<T> d_weights, MoeScratch<T>& scratch, const kernels::Context& ctx);
+
+}  // namespace cachalot::train

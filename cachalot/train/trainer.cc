@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cachalot/train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "cachalot/base/strings.h"
+#include "cachalot/model/inventory.h"
+#include "cachalot/train/network.h"
+#include "cachalot/train/optimizer.h"
+#include "cachalot/train/packed_reader.h"
+#include "cachalot/train/run_state.h"
+#include "cachalot/train/weight_format.h"
+
+namespace cachalot::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+bool IsIndexer(std::string_view name) { return name.find(".indexer.") != std::string_view::npos; }
+
+// Appends a packed row as its samples. Beside the last token of a sample the MTP block is fed BOS;
+// nothing is predicted from there.
+void AppendSequence(const PackedSequence& row, uint32_t bos, TrainBatch& batch) {
+  const size_t base = batch.ids.size();
+  if (batch.sample_begin.empty()) batch.sample_begin.push_back(0);
+  for (size_t i = 1; i < row.starts.size(); ++i) batch.sample_begin.push_back(base + row.starts[i]);
+  batch.sample_begin.push_back(base + row.tokens.size());
+  static_assert(kNoTarget == kNoToken);
+  batch.ids.insert(batch.ids.end(), row.tokens.begin(), row.tokens.end());
+  batch.targets.insert(batch.targets.end(), row.targets.begin(), row.targets.end());
+  for (const uint32_t next : row.next) batch.mtp_ids.push_back(next == kNoToken ? bos : next);
+  batch.mtp_targets.insert(batch.mtp_targets.end(), row.mtp_targets.begin(), row.mtp_targets.end());
+}
+
+// Weights of matrices that multiply a token: of routed experts the chosen ones, the head once more
+// for the MTP block, the embedding never.
+uint64_t ActingWeights(const model::Config& c) {
+  uint64_t routed = 0, others = 0;
+  for (const model::StoredTensor& t : model::ListTensors(c)) {
+    if (t.shape.size() != 2 || t.dtype == DType::kI64 || t.name == "embed.weight" ||
+        t.name.ends_with(".ape")) {
+      continue;
+    }
+    const uint64_t size = t.shape[0] * t.shape[1];
+    if (t.name.find(".ffn.experts.") != std::string::npos) {
+      routed += size;
+    } else {
+      others += t.name == "head.weight" ? size * (1 + c.num_draft_layers()) : size;
+    }
+  }
+  return others + routed / c.n_routed_experts * c.num_experts_per_tok;
+}
+
+size_t CountTargets(const std::vector<uint32_t>& targets) {
+  return targets.size() -
+         static_cast<size_t>(std::count(targets.begin(), targets.end(), kNoTarget));
+}
+
+}  // namespace
+
+class Trainer::Impl {
+ public:
+  Impl(const Recipe& recipe, const TrainerOptions& options, const kernels::Context& ctx)
+      : recipe_(recipe), options_(options), ctx_(ctx) {}
+
+  Status Open();
+  Result<StepMetrics> Step();
+  Status Save();
+  Result<std::optional<double>> Evaluate();
+  double flop_per_token() const { return flop_per_token_; }
+  uint64_t step() const { return step_; }
+  const Schedule& schedule() const { return recipe_.schedule; }
+  const ParameterSet& parameters() const { return masters_; }
+
+ private:
+  std::string checkpoint_dir() const { return options_.run_dir + "/checkpoints"; }
+  bool quantized(uint64_t step) const {
+    return recipe_.precision.qat && step >= recipe_.precision.qat_from_step;
+  }
+  Status OpenData();
+  Status Resume();
+  void PrepareWeights(bool quantized);
+  void RoundTrip(const model::StoredTensor& stored, const Parameter& master, Parameter& out);
+  std::vector<TrainBatch> ReadBatch(uint64_t step);
+  LossSums AccumulateGradients(const std::vector<TrainBatch>& batches, AttentionMode mode);
+  std::vector<uint8_t> Frozen(AttentionMode mode) const;
+  std::vector<double> MoveRouterBiases();
+  Status Finish(StepMetrics& metrics);
+
+  Recipe recipe_;
+  TrainerOptions options_;
+  kernels::Context ctx_;
+  std::shared_ptr<const Dataset> train_, validation_;
+  std::unique_ptr<PackedReader> reader_;
+  ParameterSet masters_;
+  // What the network computes on: the masters' values, or what their export format makes of them.
+  // Gradients are its own and move to the masters for the optimizer (straight-through estimate).
+  ParameterSet working_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Network<float>> network_;
+  std::optional<MetricsWriter> metrics_;
+  std::vector<std::vector<uint64_t>> expert_load_;
+  std::map<std::string, model::StoredTensor, std::less<>> stored_;  // in the released format
+  uint64_t step_ = 0;
+  uint64_t tokens_ = 0;
+  double flop_per_token_ = 0;
+};
+
+Status Trainer::Impl::OpenData() {
+  CACHALOT_TRY(train_, Dataset::Open(recipe_.data.train));
+  if (!recipe_.data.validation.empty()) {
+    CACHALOT_TRY(validation_, Dataset::Open(recipe_.data.validation));
+    if (validation_->tokenizer_checksum() != train_->tokenizer_checksum()) {
+      return Error{ErrorCode::kInvalidArgument,
+                   StrCat(recipe_.data.validation, ": comes from another tokenizer than ",
+                          recipe_.data.train, "; build both with the same one")};
+    }
+  }
+  if (train_->vocab_size() > recipe_.model.vocab_size) {
+    return Error{ErrorCode::kInvalidArgument,
+                 StrCat(recipe_.data.train, ": has a vocabulary of ", train_->vocab_size(),
+                        ", the recipe's model of ", recipe_.model.vocab_size,
+                        "; set [model].vocab_size or train another tokenizer")};
+  }
+  reader_ = std::make_unique<PackedReader>(train_, recipe_.seed);
+  return {};
+}
+
+Status Trainer::Impl::Open() {
+  CACHALOT_RETURN_IF_ERROR(OpenData());
+  std::error_code ec;
+  fs::create_directories(checkpoint_dir(), ec);
+  if (ec) {
+    return Error{ErrorCode::kIo, StrCat(checkpoint_dir(), ": cannot create: ", ec.message())};
+  }
+  CACHALOT_TRY(masters_, MakeParameters(recipe_.model));
+  CACHALOT_TRY(working_, MakeParameters(recipe_.model));
+  InitializeParameters(recipe_.model, recipe_.seed, masters_);
+  for (Parameter& p : masters_.parameters) p.grad = {};  // those of `working_` visit, see Step
+  optimizer_ = std::make_unique<Optimizer>(recipe_.model, masters_, recipe_.optimizer);
+  model::Config released = recipe_.model;
+  released.quantized = true;
+  released.expert_dtype = model::ExpertDtype::kFp4;
+  for (model::StoredTensor& t : model::ListTensors(released)) stored_[t.name] = std::move(t);
+  CACHALOT_RETURN_IF_ERROR(Resume());
+  for (size_t i = 0; i < masters_.tables.size(); ++i) {
+    working_.tables[i].ids = masters_.tables[i].ids;
+  }
+  network_ =
+      std::make_unique<Network<float>>(recipe_.model, working_, ctx_, recipe_.precision.products);
+  expert_load_.assign(recipe_.model.num_hidden_layers + recipe_.model.num_draft_layers(),
+                      std::vector<uint64_t>(recipe_.model.n_routed_experts));
+  flop_per_token_ = 6.0 * static_cast<double>(ActingWeights(recipe_.model));
+  CACHALOT_TRY(MetricsWriter writer, MetricsWriter::Open(options_.run_dir, step_));
+  metrics_.emplace(std::move(writer));
+  return {};
+}
+
+Status Trainer::Impl::Resume() {
+  const auto latest = LatestRun(checkpoint_dir());
+  if (!latest.ok()) {
+    return latest.error().code == ErrorCode::kNotFound ? Status() : Status(latest.error());
+  }
+  CACHALOT_TRY(const RunState state, LoadRun(*latest, masters_, *optimizer_));
+  if (state.recipe != options_.recipe_text) {
+    return Error{
+        ErrorCode::kInvalidArgument,
+        StrCat(*latest, ": was made with another recipe; take that one, or another --out")};
+  }
+  CACHALOT_RETURN_IF_ERROR(reader_->Seek(state.data));
+  step_ = state.step;
+  tokens_ = state.tokens;
+  return {};
+}
+
+// The format a tensor is exported in, and back.
+void Trainer::Impl::RoundTrip(const model::StoredTensor& stored, const Parameter& master,
+                              Parameter& out) {
+  const MatView<const float> from(master.value.data(), master.rows, master.cols);
+  const MatView<float> to(out.value.data(), out.rows, out.cols);
+  if (stored.dtype == DType::kI8) return RoundTripFp4Weights(from, to, ctx_);
+  if (stored.dtype == DType::kF8E4M3) return RoundTripFp8Weights(from, to, ctx_);
+  if (stored.dtype == DType::kBF16) return RoundTripBf16Weights(from, to, ctx_);
+  std::copy(master.value.span().begin(), master.value.span().end(), out.value.data());
+}
+
+void Trainer::Impl::PrepareWeights(bool quantized) {
+  for (size_t i = 0; i < masters_.parameters.size(); ++i) {
+    const Parameter& master = masters_.parameters[i];
+    Parameter& out = working_.parameters[i];
+    if (quantized) {
+      RoundTrip(stored_.find(master.name)->second, master, out);
+    } else {
+      std::copy(master.value.span().begin(), master.value.span().end(), out.value.data());
+    }
+  }
+}
+
+std::vector<TrainBatch> Trainer::Impl::ReadBatch(uint64_t step) {
+  const uint64_t rows = BatchSequences(schedule(), step);
+  const uint64_t micro = MicroBatchSequences(schedule(), step);
+  const uint32_t length = StageAt(schedule(), step).sequence_length;
+  std::vector<TrainBatch> batches((rows + micro - 1) / micro);
+  PackedSequence row;
+  for (uint64_t r = 0; r < rows; ++r) {
+    reader_->Next(length, row);
+    AppendSequence(row, recipe_.model.bos_token_id, batches[r / micro]);
+  }
+  return batches;
+}
+
+LossSums Trainer::Impl::AccumulateGradients(const std::vector<TrainBatch>& batches,
+                                            AttentionMode mode) {
+  LossSums all;
+  for (const TrainBatch& batch : batches) {
+    all.ce_tokens += CountTargets(batch.targets);
+    all.mtp_tokens += CountTargets(batch.mtp_targets);
+    all.samples += batch.num_samples();
+    all.tokens += batch.num_tokens();
+  }
+  const auto mean = [](double weight, size_t count) {
+    return count == 0 ? 0.0 : weight / static_cast<double>(count);
+  };
+  const bool warmup = mode == AttentionMode::kIndexerWarmup;
+  RunOptions run;
+  run.csa = mode == AttentionMode::kSparse ? CsaMode::kSparse : CsaMode::kDense;
+  run.indexer_loss = mode != AttentionMode::kDense;
+  run.expert_load = &expert_load_;
+  run.scales.ce = warmup ? 0.0 : mean(1.0, all.ce_tokens);
+  run.scales.mtp = warmup ? 0.0 : mean(MtpWeight(schedule(), step_), all.mtp_tokens);
+  run.scales.balance = warmup ? 0.0 : mean(double{recipe_.loss.balance_weight}, all.samples);
+  run.scales.indexer = run.indexer_loss ? mean(1.0, all.tokens) : 0.0;
+  for (auto& layer : expert_load_) std::fill(layer.begin(), layer.end(), uint64_t{0});
+  working_.ZeroGradients();
+  for (const TrainBatch& batch : batches) {
+    const LossSums sums = network_->Run(batch, run);
+    all.ce += sums.ce;
+    all.mtp += sums.mtp;
+    all.balance += sums.balance;
+    all.indexer += sums.indexer;
+  }
+  return all;
+}
+
+// An idle indexer keeps its values: decay without gradients would shrink it.
+std::vector<uint8_t> Trainer::Impl::Frozen(AttentionMode mode) const {
+  std::vector<uint8_t> frozen(masters_.parameters.size());
+  for (size_t i = 0; i < frozen.size(); ++i) {
+    const bool indexer = IsIndexer(masters_.parameters[i].name);
+    if (mode == AttentionMode::kDense) frozen[i] = indexer ? 1 : 0;
+    if (mode == AttentionMode::kIndexerWarmup) frozen[i] = indexer ? 0 : 1;
+  }
+  return frozen;
+}
+
+// b_i rises where fewer tokens than the mean came, falls where more. [V4 4.2.2; V3 2.1.2]
+// Returns each layer's largest load over the mean.
+std::vector<double> Trainer::Impl::MoveRouterBiases() {
+  const model::Config& c = recipe_.model;
+  std::vector<double> loads;
+  for (uint32_t l = 0; l < expert_load_.size(); ++l) {
+    const std::vector<uint64_t>& load = expert_load_[l];
+    uint64_t sum = 0;
+    for (const uint64_t count : load) sum += count;
+    const double mean = static_cast<double>(sum) / c.n_routed_experts;
+    const uint64_t largest = *std::max_element(load.begin(), load.end());
+    loads.push_back(mean > 0 ? static_cast<double>(largest) / mean : 0.0);
+    const std::string name =
+        l < c.num_hidden_layers ? StrCat("layers.", l, ".ffn.gate.bias") : "mtp.0.ffn.gate.bias";
+    Parameter* bias = masters_.Find(name);
+    if (bias == nullptr) continue;  // a hash layer
+    for (size_t e = 0; e < load.size(); ++e) {
+      const auto count = static_cast<double>(load[e]);
+      if (count < mean) bias->value[e] += recipe_.loss.bias_speed;
+      if (count > mean) bias->value[e] -= recipe_.loss.bias_speed;
+    }
+  }
+  return loads;
+}
+
+Result<StepMetrics> Trainer::Impl::Step() {
+  const auto start = Clock::now();
+  const AttentionMode mode = StageAt(schedule(), step_).attention;
+  PrepareWeights(quantized(step_));
+  const std::vector<TrainBatch> batches = ReadBatch(step_);
+  const LossSums sums = AccumulateGradients(batches, mode);
+  for (size_t i = 0; i < masters_.parameters.size(); ++i) {
+    std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
+  }
+  const double norm = GradientNorm(masters_, ctx_);
+  const double loss = sums.ce_tokens > 0 ? sums.mean_ce() : 0.0;
+  if (!std::isfinite(norm) || !std::isfinite(loss)) {
+    const std::string bad = FirstNonFinite(masters_, ctx_);
+    return Error{ErrorCode::kDataCorruption,
+                 StrCat("step ", step_, ": the loss is ", loss, " and the gradient norm ", norm,
+                        bad.empty() ? "" : ", first in ", bad,
+                        "; lower the learning rate or go on from an earlier checkpoint")};
+  }
+  if (recipe_.clip_norm > 0 && norm > double{recipe_.clip_norm}) {
+    ScaleGradients(masters_, static_cast<float>(double{recipe_.clip_norm} / norm), ctx_);
+  }
+  const double lr = LearningRate(schedule(), step_);
+  optimizer_->Step(masters_, static_cast<float>(lr), Frozen(mode), ctx_);
+  StepMetrics m{.step = step_, .loss = loss, .learning_rate = lr, .gradient_norm = norm};
+  if (mode != AttentionMode::kIndexerWarmup) m.expert_load = MoveRouterBiases();
+  for (size_t i = 0; i < masters_.parameters.size(); ++i) {
+    std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
+  }
+  tokens_ += sums.tokens;
+  m.tokens = tokens_;
+  m.mtp_loss = sums.mtp_tokens > 0 ? sums.mean_mtp() : 0.0;
+  m.balance_loss = sums.mean_balance();
+  m.indexer_loss = mode == AttentionMode::kDense ? 0.0 : sums.mean_indexer();
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  m.tokens_per_s = static_cast<double>(sums.tokens) / seconds;
+  if (options_.peak_flop_per_s > 0) {
+    m.mfu = m.tokens_per_s * flop_per_token_ / options_.peak_flop_per_s;
+  }
+  CACHALOT_RETURN_IF_ERROR(Finish(m));
+  return m;
+}
+
+Status Trainer::Impl::Finish(StepMetrics& m) {
+  ++step_;
+  const bool last = step_ == schedule().steps;
+  if (last || step_ % recipe_.evaluation.every_steps == 0) {
+    CACHALOT_TRY(m.validation_loss, Evaluate());
+  }
+  CACHALOT_RETURN_IF_ERROR(metrics_->Append(m));
+  return last || step_ % recipe_.checkpoint.every_steps == 0 ? Save() : Status();
+}
+
+Status Trainer::Impl::Save() {
+  const RunState state{.recipe = options_.recipe_text,
+                       .step = step_,
+                       .tokens = tokens_,
+                       .data = reader_->position(),
+                       .numbers = {}};
+  CACHALOT_RETURN_IF_ERROR(SaveRun(RunPath(checkpoint_dir(), step_), state, masters_, *optimizer_));
+  return PruneRuns(checkpoint_dir(), recipe_.checkpoint.keep_last);
+}
+
+Result<std::optional<double>> Trainer::Impl::Evaluate() {
+  if (validation_ == nullptr) return std::optional<double>();
+  const uint64_t at = step_ == 0 ? 0 : step_ - 1;
+  const Stage& stage = StageAt(schedule(), at);
+  PrepareWeights(quantized(at));
+  PackedReader reader(validation_, recipe_.seed);
+  RunOptions run;
+  run.backward = false;
+  run.csa = stage.attention == AttentionMode::kSparse ? CsaMode::kSparse : CsaMode::kDense;
+  LossSums all;
+  PackedSequence row;
+  // The same sequences every time, no more than there are.
+  do {
+    reader.Next(stage.sequence_length, row);
+    TrainBatch batch;
+    AppendSequence(row, recipe_.model.bos_token_id, batch);
+    const LossSums sums = network_->Run(batch, run);
+    all.ce += sums.ce;
+    all.ce_tokens += sums.ce_tokens;
+    all.tokens += batch.num_tokens();
+  } while (all.tokens < recipe_.evaluation.tokens && reader.position().row < reader.num_rows());
+  return all.ce_tokens > 0 ? std::optional<double>(all.mean_ce()) : std::nullopt;
+}
+
+Trainer::Trainer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Trainer::~Trainer() = default;
+
+Result<std::unique_ptr<Trainer>> Trainer::Create(const Recipe& recipe,
+                                                 const TrainerOptions& options,
+                                                 const kernels::Context& ctx) {
+  auto impl = std::make_unique<Impl>(recipe, options, ctx);
+  CACHALOT_RETURN_IF_ERROR(impl->Open());
+  return std::unique_ptr<Trainer>(new Trainer(std::move(impl)));
+}
+
+uint64_t Trainer::step() const { return impl_->step(); }
+bool Trainer::done() const { return impl_->step() >= impl_->schedule().steps; }
+Result<StepMetrics> Trainer::Step() { return impl_->Step(); }
+Status Trainer::Save() { return impl_->Save(); }
+Result<std::optional<double>> Trainer::Evaluate() { return impl_->Evaluate(); }
+const ParameterSet& Trainer::parameters() const { return impl_->parameters(); }
+double Trainer::flop_per_token() const { return impl_->flop_per_token(); }
+
+}  // namespace cachalot::train

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// A training run: recipe, data, network, optimizer, checkpoints and metrics put together.
+// [V4 4.2; docs/design/train.md]
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cachalot/base/error.h"
+#include "cachalot/kernels/context.h"
+#include "cachalot/train/metrics.h"
+#include "cachalot/train/parameters.h"
+#include "cachalot/train/recipe.h"
+
+namespace cachalot::train {
+
+struct TrainerOptions {
+  std::string run_dir;         // created; holds checkpoints/, metrics.csv, metrics.jsonl
+  std::string recipe_text;     // kept in checkpoints; a run resumes with the same text only
+  double peak_flop_per_s = 0;  // measured, of all threads; 0: MFU is not reported
+};
+
+// One run in one process. One caller at a time.
+class Trainer {
+ public:
+  // Opens the data and starts from the recipe's seed, or from the newest checkpoint of the run
+  // folder. Same recipe, data, target and step: same bits, whatever the number of threads and
+  // however often the run was stopped in between. kInvalidArgument if the folder's run has another
+  // recipe, or the data another vocabulary than the model.
+  static Result<std::unique_ptr<Trainer>> Create(const Recipe& recipe,
+                                                 const TrainerOptions& options,
+                                                 const kernels::Context& ctx);
+  ~Trainer();
+
+  uint64_t step() const;  // the next one to take; 0-based
+  bool done() const;      // all steps of the schedule are taken
+
+  // Takes one step: gradients over the batch in micro-batches, clipping, optimizer, router biases;
+  // evaluates and saves a checkpoint where the recipe says so; appends the metrics. kDataCorruption
+  // with the name of the first tensor if a value is no finite number any more: nothing is saved
+  // then, and the last checkpoint is the way back.
+  Result<StepMetrics> Step();
+
+  // A checkpoint of now, atomic; older ones beyond keep_last are removed.
+  Status Save();
+
+  // Mean next-token loss over the recipe's validation tokens, with the weights as they would be
+  // exported; nullopt without validation data.
+  Result<std::optional<double>> Evaluate();
+
+  const ParameterSet& parameters() const;
+  // Counted products of a token in forward and backward, for MFU: 6 flop a weight that acts on it.
+  double flop_per_token() const;
+
+ private:
+  class Impl;
+  explicit Trainer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace cachalot::train

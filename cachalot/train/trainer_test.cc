@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cachalot/train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "cachalot/train/dataset.h"
+#include "cachalot/train/export.h"
+#include "cachalot/train/test_support.h"
+
+namespace cachalot::train {
+namespace {
+
+// Counting modulo 20 from a random start: quickly learned.
+void WriteCounting(const std::string& dir, uint64_t seed, uint64_t samples) {
+  auto writer = DatasetWriter::Create(dir, 288, 7);
+  ASSERT_TRUE(writer.ok());
+  for (uint64_t s = 0; s < samples; ++s) {
+    Sample sample;
+    const size_t length = 10 + CounterRandom(seed, s, 0) % 60;
+    for (size_t i = 0; i < length; ++i) {
+      sample.ids.push_back(static_cast<uint32_t>((CounterRandom(seed, s, 1) + i) % 20));
+      sample.is_target.push_back(i > 0 ? 1 : 0);
+    }
+    ASSERT_TRUE(writer->Add(sample).ok());
+  }
+  ASSERT_TRUE(writer->Finish().ok());
+}
+
+struct Counting {
+  Counting() {
+    WriteCounting(dir / "train", 1, 60);
+    WriteCounting(dir / "valid", 2, 6);
+    recipe.name = "counting";
+    recipe.model = SmallConfig();
+    recipe.data.train = dir / "train";
+    recipe.data.validation = dir / "valid";
+    recipe.schedule = {.steps = 14,
+                       .warmup_steps = 2,
+                       .decay_steps = 4,
+                       .learning_rate = 0.05,
+                       .final_learning_rate = 0.005,
+                       .batch_tokens = 192,
+                       .start_batch_tokens = 96,
+                       .batch_ramp_steps = 4,
+                       .micro_batch_tokens = 96,
+                       .stages = {{0, 48, AttentionMode::kDense},
+                                  {9, 96, AttentionMode::kIndexerWarmup},
+                                  {10, 96, AttentionMode::kSparse}}};
+    recipe.precision.qat = true;
+    recipe.precision.qat_from_step = 11;
+    recipe.checkpoint = {.every_steps = 5, .keep_last = 2};
+    recipe.evaluation = {.every_steps = 5, .tokens = 100};
+  }
+
+  std::unique_ptr<Trainer> Open(std::string_view run, ThreadPool& pool) {
+    auto trainer =
+        Trainer::Create(recipe, {.run_dir = dir / run, .recipe_text = "x"},
+                        {&pool, kernels::Path::kSimd, kernels::SupportedTargets().front()});
+    EXPECT_TRUE(trainer.ok()) << (trainer.ok() ? "" : trainer.error().message);
+    return std::move(trainer).value();
+  }
+
+  TempDir dir;
+  Recipe recipe;
+};
+
+// Steps until `end`; losses go to `losses`.
+void Take(Trainer& trainer, uint64_t end, std::vector<double>* losses = nullptr) {
+  while (trainer.step() < end) {
+    const auto m = trainer.Step();
+    ASSERT_TRUE(m.ok()) << m.error().message;
+    if (losses != nullptr) losses->push_back(m->loss);
+  }
+}
+
+void ExpectSameBits(const ParameterSet& a, const ParameterSet& b) {
+  for (size_t i = 0; i < a.parameters.size(); ++i) {
+    const Parameter& p = a.parameters[i];
+    EXPECT_EQ(
+        std::memcmp(p.value.data(), b.parameters[i].value.data(), p.value.span().size_bytes()), 0)
+        << p.name;
+  }
+}
+
+TEST(Trainer, LossFallsAndStoppedRunsEndInTheSameBits) {
+  Counting setup;
+  ThreadPool two(2), three(3);
+  auto straight = setup.Open("straight", two);
+  std::vector<double> losses;
+  Take(*straight, 14, &losses);
+  EXPECT_TRUE(straight->done());
+  EXPECT_LT(losses.back(), 0.8 * losses.front());
+
+  // Stopped in every stage: after a save, and killed five steps after one. Other threads as well.
+  { Take(*setup.Open("stopped", two), 7); }
+  {
+    auto trainer = setup.Open("stopped", three);
+    EXPECT_EQ(trainer->step(), 5u);  // the last checkpoint
+    Take(*trainer, 9);
+    ASSERT_TRUE(trainer->Save().ok());
+  }
+  {
+    auto trainer = setup.Open("stopped", two);
+    EXPECT_EQ(trainer->step(), 9u);
+    Take(*trainer, 12);
+    ASSERT_TRUE(trainer->Save().ok());
+  }
+  auto last = setup.Open("stopped", three);
+  EXPECT_EQ(last->step(), 12u);
+  Take(*last, 14);
+  ExpectSameBits(straight->parameters(), last->parameters());
+
+  const auto a = ReadMetrics(setup.dir / "straight");
+  const auto b = ReadMetrics(setup.dir / "stopped");
+  ASSERT_TRUE(a.ok() && b.ok());
+  ASSERT_EQ(a->size(), 14u);
+  ASSERT_EQ(b->size(), 14u);
+  for (size_t i = 0; i < 14; ++i) {
+    EXPECT_EQ((*a)[i].loss, (*b)[i].loss) << i;
+    EXPECT_EQ((*a)[i].validation_loss, (*b)[i].validation_loss) << i;
+    EXPECT_EQ((*a)[i].validation_loss.has_value(), i == 4 || i == 9 || i == 13) << i;
+  }
+}
+
+TEST(Trainer, OnlyTheIndexerLearnsInItsWarmup) {
+  Counting setup;
+  setup.recipe.schedule.stages = {{0, 96, AttentionMode::kIndexerWarmup}};
+  ThreadPool pool(2);
+  auto trainer = setup.Open("run", pool);
+  const ParameterSet before = [&] {
+    auto set = MakeParameters(setup.recipe.model);
+    InitializeParameters(setup.recipe.model, setup.recipe.seed, *set);
+    return std::move(*set);
+  }();
+  Take(*trainer, 2);
+  for (size_t i = 0; i < before.parameters.size(); ++i) {
+    const Parameter& p = before.parameters[i];
+    const bool same = std::memcmp(p.value.data(), trainer->parameters().parameters[i].value.data(),
+                                  p.value.span().size_bytes()) == 0;
+    EXPECT_EQ(same, p.name.find(".indexer.") == std::string::npos) << p.name;
+  }
+}
+
+TEST(Trainer, RefusesOtherRecipesAndVocabularies) {
+  Counting setup;
+  ThreadPool pool(1);
+  Take(*setup.Open("run", pool), 5);
+  const kernels::Context ctx{&pool, kernels::Path::kSimd, kernels::SupportedTargets().front()};
+  const auto other =
+      Trainer::Create(setup.recipe, {.run_dir = setup.dir / "run", .recipe_text = "y"}, ctx);
+  ASSERT_FALSE(other.ok());
+  EXPECT_NE(other.error().message.find("another recipe"), std::string::npos);
+  setup.recipe.model.vocab_size = 100;
+  const auto small =
+      Trainer::Create(setup.recipe, {.run_dir = setup.dir / "new", .recipe_text = "x"}, ctx);
+  ASSERT_FALSE(small.ok());
+  EXPECT_NE(small.error().message.find("vocabulary of 288"), std::string::npos);
+}
+
+TEST(Trainer, NonFiniteValuesStopTheRunByName) {
+  Counting setup;
+  setup.recipe.schedule.learning_rate = 1e38;
+  setup.recipe.schedule.warmup_steps = 0;
+  ThreadPool pool(1);
+  auto trainer = setup.Open("run", pool);
+  Result<StepMetrics> m = trainer->Step();
+  for (int i = 0; i < 3 && m.ok(); ++i) m = trainer->Step();
+  ASSERT_FALSE(m.ok());
+  EXPECT_EQ(m.error().code, ErrorCode::kDataCorruption);
+  EXPECT_NE(m.error().message.find("first in "), std::string::npos) << m.error().message;
+}
+
+}  // namespace
+}  // namespace cachalot::train
