@@ -6,6 +6,7 @@
 #include "cachalot/train/loss.h"
 #include "cachalot/train/pool.h"
 #include "cachalot/train/reduce.h"
+#include "cachalot/train/row_ops.h"
 
 namespace cachalot::train {
 
@@ -176,7 +177,8 @@ void AttentionLayer<T>::Backward(StepEnv<T>& env, MatView<const T> x, MatView<co
   ForTokenBlocks(tokens, env.ctx, [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
       for (size_t h = 0; h < heads; ++h) {
-        delta.Row(t)[h] = Dot(d_out.Row(t).data() + h * d, out_.view().Row(t).data() + h * d, d);
+        delta.Row(t)[h] =
+            DotRow<T>(d_out.Row(t).data() + h * d, out_.view().Row(t).data() + h * d, d, env.ctx);
       }
     }
   });

@@ -5,6 +5,7 @@
 
 #include "cachalot/train/linear.h"
 #include "cachalot/train/reduce.h"
+#include "cachalot/train/row_ops.h"
 #include "cachalot/train/sinkhorn.h"
 
 namespace cachalot::train {
@@ -26,7 +27,7 @@ void MixInputs(MatView<const T> streams, const HyperWeights<T>& w, const HyperCo
   ForTokenBlocks(streams.rows, ctx, [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
       const T* u = streams.Row(t).data();
-      const T mean = Dot(u, u, streams.cols) / static_cast<T>(streams.cols);
+      const T mean = DotRow(u, u, streams.cols, ctx) / static_cast<T>(streams.cols);
       inverse_rms[t] = T{1} / std::sqrt(mean + static_cast<T>(config.norm_eps));
     }
   });
@@ -164,7 +165,8 @@ void PreBackward(MatView<const T> streams, const HyperWeights<T>& w, const Hyper
                     const std::span<T> d = d_mix.view().Row(t);
                     for (size_t j = 0; j < m; ++j) {
                       const T s = pre[j] - eps;
-                      d[j] = Dot(d_y.Row(t).data(), u + j * width, width) * s * (T{1} - s);
+                      d[j] =
+                          DotRow<T>(d_y.Row(t).data(), u + j * width, width, ctx) * s * (T{1} - s);
                     }
                     const T d_rs = MixBackward(w, saved, t, m, d, partial);
                     AddToStreams(u, pre, saved.inverse_rms.data()[t], d_rs,
@@ -245,9 +247,10 @@ void HyperPostBackward(MatView<const T> z, MatView<const T> streams, const Hyper
     T* d = d_streams.Row(t).data();
     MixStreams(d, post, m, d_z.Row(t));
     for (size_t k = 0; k < m; ++k) {
-      gradients.d_post.view().Row(t)[k] = Dot(d + k * width, z.Row(t).data(), width);
+      gradients.d_post.view().Row(t)[k] = DotRow<T>(d + k * width, z.Row(t).data(), width, ctx);
       for (size_t j = 0; j < m; ++j) {
-        gradients.d_comb.view().Row(t)[j * m + k] = Dot(x + j * width, d + k * width, width);
+        gradients.d_comb.view().Row(t)[j * m + k] =
+            DotRow<T>(x + j * width, d + k * width, width, ctx);
       }
     }
     for (size_t j = 0; j < m; ++j) {

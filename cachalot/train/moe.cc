@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "cachalot/kernels/gemm.h"
+#include "cachalot/kernels/rows.h"
+#include "cachalot/kernels/swiglu.h"
 #include "cachalot/train/linear.h"
 #include "cachalot/train/reduce.h"
 
@@ -16,6 +18,10 @@ using kernels::GemmJobT;
 template <typename T>
 void SwiGluForward(MatView<const T> g, MatView<const T> u, T limit, const T* row_weights,
                    MatView<T> h, const kernels::Context& ctx) {
+  if constexpr (std::is_same_v<T, float>) {
+    const size_t count = row_weights == nullptr ? 0 : g.rows;
+    return kernels::SwiGlu(g, u, limit, {row_weights, count}, h, ctx);
+  }
   ForTokenBlocks(g.rows, ctx, [&](size_t begin, size_t end) {
     for (size_t r = begin; r < end; ++r) {
       const T weight = row_weights == nullptr ? T{1} : row_weights[r];
@@ -37,6 +43,19 @@ void SwiGluBackward(MatView<const T> g, MatView<const T> u, T limit, const T* ro
                     const kernels::Context& ctx) {
   const auto row = [&](size_t r) {
     const T weight = row_weights == nullptr ? T{1} : row_weights[r];
+    if constexpr (std::is_same_v<T, float>) {
+      const float d_weight = kernels::RowsFor(ctx.target)
+                                 .swiglu_backward({.g = g.Row(r).data(),
+                                                   .u = u.Row(r).data(),
+                                                   .d_h = d_h.Row(r).data(),
+                                                   .d_g = d_g.Row(r).data(),
+                                                   .d_u = d_u.Row(r).data(),
+                                                   .size = g.cols,
+                                                   .limit = limit,
+                                                   .weight = weight});
+      if (d_row_weights != nullptr) d_row_weights[r] = d_weight;
+      return;
+    }
     T lanes[kDotLanes] = {};
     for (size_t i = 0; i < g.cols; ++i) {
       const T gate = std::min(g.Row(r)[i], limit);

@@ -5,6 +5,7 @@
 
 #include "cachalot/kernels/rope.h"
 #include "cachalot/train/reduce.h"
+#include "cachalot/train/row_ops.h"
 
 namespace cachalot::train {
 
@@ -18,7 +19,7 @@ void RmsNormForward(MatView<const T> x, const Weight<T>& w, T eps, MatView<T> y,
     for (size_t t = begin; t < end; ++t) {
       const T* from = x.Row(t).data();
       T* to = y.Row(t).data();
-      const T r = T{1} / std::sqrt(Dot(from, from, width) / static_cast<T>(width) + eps);
+      const T r = T{1} / std::sqrt(DotRow(from, from, width, ctx) / static_cast<T>(width) + eps);
       inverse_rms[t] = r;
       if (weight == nullptr) {
         for (size_t i = 0; i < width; ++i) to[i] = from[i] * r;
@@ -47,7 +48,7 @@ void RmsNormBackward(MatView<const T> x, const Weight<T>& w, const NormSaved<T>&
       for (size_t i = 0; i < width; ++i) g[i] = dy[i] * weight[i];
       for (size_t i = 0; i < width; ++i) d_weight[i] += dy[i] * from[i] * r;
     }
-    const T pull = r * r * Dot(g, from, width) / static_cast<T>(width);
+    const T pull = r * r * DotRow<T>(g, from, width, ctx) / static_cast<T>(width);
     if (write == Write::kOverwrite) {
       for (size_t i = 0; i < width; ++i) dx[i] = r * (g[i] - from[i] * pull);
     } else {
