@@ -2,7 +2,6 @@
 # What a cross build of the numeric modules needs, without packages of the other architecture (a
 # second architecture in dpkg would tie every library of the host to the version of its twin):
 # headers of the host's header-only libraries, and GoogleTest from the source Debian ships beside it.
-# Highway is used by its headers alone: Arm has one target, so nothing is dispatched at run time.
 find_package(Threads REQUIRED)
 
 # The host's /usr/include would bring the host's C library along, so only what is needed is linked in.
@@ -14,7 +13,7 @@ foreach(name fmt hwy nlohmann)
   endif()
   file(CREATE_LINK /usr/include/${name} ${cross_include}/${name} SYMBOLIC)
 endforeach()
-foreach(name fmt::fmt hwy::hwy nlohmann_json::nlohmann_json)
+foreach(name fmt::fmt hwy_headers nlohmann_json::nlohmann_json)
   add_library(${name} INTERFACE IMPORTED)
   target_include_directories(${name} SYSTEM INTERFACE ${cross_include})
 endforeach()

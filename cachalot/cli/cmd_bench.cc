@@ -19,7 +19,8 @@
 namespace cachalot::cli {
 namespace {
 
-constexpr std::string_view kFillAll = "0";
+// --fill alone reaches us as CLI11's value of a bare flag.
+bool FillsAll(const std::string& text) { return text.empty() || text == "true" || text == "0"; }
 
 struct BenchFlags {
   EngineFlags engine;
@@ -44,7 +45,9 @@ Result<eval::BenchOptions> ToOptions(const BenchFlags& flags) {
   CACHALOT_TRY(options.contexts, eval::ParseTokenList(flags.contexts));
   CACHALOT_TRY(options.batches, eval::ParseTokenList(flags.batches));
   options.fill_beyond = 0;
-  if (flags.fill != kFillAll) CACHALOT_TRY(options.fill_beyond, eval::ParseTokens(flags.fill));
+  if (!FillsAll(flags.fill)) {
+    CACHALOT_TRY(options.fill_beyond, eval::ParseTokens(flags.fill));
+  }
   if (flags.engine.chunk > 0) options.chunk = flags.engine.chunk;
   return options;
 }
