@@ -108,6 +108,10 @@ class Command(unittest.TestCase):
             self.assertGreater(row["of_limit"], 0)
             self.assertAlmostEqual(sum(row["profile"].values()), 1.0, places=6)
         self.assertIn("of limit", table.stdout)
+        bare = subprocess.run(
+            [BINARY, "bench", "--contexts", "256", "--fill", "--runs", "1", "--decode", "16", "--json"],
+            capture_output=True, text=True, check=False, cwd=ROOT)
+        self.assertTrue(json.loads(bare.stdout)["prefill"][0]["filled"])
         code, text = run(result, result)
         self.assertEqual(code, 0, text)
         self.assertIn("decode at 256 x 1", text)

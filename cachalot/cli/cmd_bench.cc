@@ -115,9 +115,8 @@ void AddBenchFlags(CLI::App& command, BenchFlags& flags) {
   command
       .add_option("--fill", flags.fill,
                   "Contexts beyond so many tokens are filled with random KV entries instead of "
-                  "read; 0 or alone: all")
-      ->expected(0, 1)
-      ->default_str("8k");
+                  "read; 0 or alone: all (default: 8k)")
+      ->expected(0, 1);  // no default_str: CLI11 would take it for the value of a bare --fill
   command.add_option("--batch", flags.batches, "Sequences decoded together, as in 1,2,4,8,16,32")
       ->capture_default_str();
   command.add_option("--decode", flags.decode, "Tokens decoded a run and context, by 16")

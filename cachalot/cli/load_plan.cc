@@ -57,6 +57,10 @@ uint64_t EstimateScratchBytes(const model::Config& c, uint32_t tokens) {
                     t * experts * (2 * uint64_t{c.moe_intermediate_size} + c.hidden_size) +
                     t * (2 * uint64_t{c.shared_intermediate_size()} + c.hidden_size);
   floats += tile * (query + uint64_t{c.o_groups} * c.o_lora_rank + c.q_lora_rank);
+  // KV rows, compressor rows (k and gate, main and index), index queries, and a wave's entries.
+  floats += tile * (5 * uint64_t{c.head_dim} +
+                    uint64_t{c.index_head_dim} * (4 + uint64_t{c.index_n_heads}));
+  floats += kTileTokens * (uint64_t{c.head_dim} + c.index_head_dim);
   // Inputs rounded to BF16: the larger of a tile's queries and the experts' hidden rows.
   const uint64_t rounded = std::max(
       {tile * query, t * (experts * c.moe_intermediate_size + c.shared_intermediate_size()),
