@@ -162,7 +162,9 @@ TEST_F(EngineSchedule, AnyScheduleGivesTheTokensOfEachRequestAlone) {
 
 // A queued request is not held up by the ones before it when it is cancelled.
 TEST_F(EngineSchedule, CancellingAQueuedRequestEndsItInTheNextStep) {
-  const auto engine = MakeEngine({.max_context = 256, .max_sequences = 1});
+  // One token a step, so that the events can be counted.
+  const auto engine = MakeEngine(
+      {.max_context = 256, .max_sequences = 1, .speculation = engine::Speculation::kOff});
   const auto first = engine->Submit(MakeRequest(3, vocab()));
   const auto second = engine->Submit(MakeRequest(2, vocab()));
   ASSERT_TRUE(engine->Step().ok());
@@ -178,7 +180,7 @@ TEST_F(EngineSchedule, CancellingAQueuedRequestEndsItInTheNextStep) {
 
 // A request that would never fit is refused at once, with the figures.
 TEST_F(EngineSchedule, WhatNeedsMoreThanTheKvMemoryIsRefused) {
-  const auto spec = weights_->config.kv_spec(KvFormat::kNative, false);
+  const auto spec = weights_->config.kv_spec(KvFormat::kNative, weights_->mtp.has_value());
   const auto engine = MakeEngine(
       {.max_context = 1024, .kv_memory_bytes = 2 * spec.block_bytes() + spec.state_bytes()});
   Request request = MakeRequest(1, vocab());

@@ -140,7 +140,9 @@ TEST(EngineTest, GoingOnFromARememberedPrefixEqualsAFreshPrompt) {
 }
 
 TEST(EngineTest, ACancelledRequestIsRememberedBeforeOthersAreAdmitted) {
-  const auto engine = MakeEngine(Mini(), {.max_sequences = 1});
+  // One token a step.
+  const auto engine =
+      MakeEngine(Mini(), {.max_sequences = 1, .speculation = engine::Speculation::kOff});
   Request request = Greedy(Ids(150, 42), 100);
   request.cache = kvcache::CacheScope{1};
   const RequestId id = *engine->Submit(request);
