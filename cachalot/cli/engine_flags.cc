@@ -69,6 +69,8 @@ engine::EngineOptions EngineFlags::ToEngineOptions() const {
   options.num_threads = threads;
   options.max_context = max_context;
   if (chunk > 0) options.prefill_chunk = chunk;
+  if (speculate == "on") options.speculation = engine::Speculation::kOn;
+  if (speculate == "off") options.speculation = engine::Speculation::kOff;
   return options;
 }
 
@@ -114,6 +116,12 @@ void AddEngineFlags(CLI::App& command, EngineFlags& flags, bool with_context) {
       .add_option("--max-context", flags.max_context,
                   "Tokens of prompt and answer together (default: the model's, at most 32768)")
       ->check(CLI::Range(1, 1 << 24))
+      ->group("Engine");
+  command
+      .add_option("--speculate", flags.speculate,
+                  "Draft tokens with the model's MTP block; auto: where it is measured to help")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str()
       ->group("Engine");
 }
 

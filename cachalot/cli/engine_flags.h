@@ -24,6 +24,7 @@ struct EngineFlags {
   uint32_t threads = 0;
   uint32_t chunk = 0;  // 0: the module's default
   uint32_t max_context = 0;
+  std::string speculate = "auto";
   std::string cpu_list;
   bool mmap = false;  // the default, said aloud
   bool huge_pages = false;
@@ -35,7 +36,7 @@ struct EngineFlags {
   engine::EngineOptions ToEngineOptions() const;
   eval::RunnerOptions ToRunnerOptions(uint32_t max_tokens) const;
 };
-// `with_context` adds --max-context. Bad values are usage errors (exit code 2).
+// `with_context` adds --max-context and --speculate. Bad values are usage errors (exit code 2).
 void AddEngineFlags(CLI::App& command, EngineFlags& flags, bool with_context);
 
 // What runs on the weights, for the plan of a long load.
