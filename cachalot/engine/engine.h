@@ -83,8 +83,8 @@ struct EngineStats {
   uint64_t prompt_tokens = 0;     // fed
   uint64_t reused_tokens = 0;     // remembered
   uint64_t generated_tokens = 0;  // sampled
-  uint64_t drafted_tokens = 0;   // verified, right or not
-  uint64_t accepted_tokens = 0;  // of those, right
+  uint64_t drafted_tokens = 0;    // verified, right or not
+  uint64_t accepted_tokens = 0;   // of those, right
   // Wall time on the calling thread, of steps that ran: drafts; all of Step, of it the forward
   // passes, the sampling with its masks, and of that what constraints cost (masks and following the
   // tokens).
