@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // cachalot render: messages to the exact prompt. [chat.md 4]
+#include <fmt/format.h>
+
 #include <cstdio>
 
 #include "cachalot/base/strings.h"

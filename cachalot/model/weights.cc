@@ -3,6 +3,8 @@
 // handed out.
 #include "cachalot/model/weights.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 

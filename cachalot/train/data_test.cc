@@ -103,6 +103,8 @@ TEST(Samples, BadLinesAreRefusedByName) {
   EXPECT_NE(
       message(R"({"messages": [{"role": "user", "content": "x"}]})").find("expected assistant"),
       std::string::npos);
+  EXPECT_TRUE(message(R"({"messages": [{"role": "assistnta", "content": "x"}]})")
+                  .starts_with("d.jsonl:7: "));
   EXPECT_NE(message(R"({"body": ""})").find("has none of text"), std::string::npos);
 }
 

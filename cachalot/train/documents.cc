@@ -38,15 +38,16 @@ Status TakeText(Json& json, const char* key, const std::string& name, std::strin
 }
 
 Result<Document> ChatDocument(std::string_view line, const std::string& name) {
-  CACHALOT_TRY(chat::RenderRequest request, chat::RenderRequestFromJson(line, name));
-  const auto& messages = request.conversation.messages;
+  const auto request = chat::RenderRequestFromJson(line, "the chat");
+  if (!request.ok()) return Bad(name, request.error().message);
+  const auto& messages = request->conversation.messages;
   if (messages.empty() || messages.back().role != chat::Role::kAssistant) {
     return Bad(name, StrCat("the last message is ",
                             messages.empty() ? "missing" : chat::RoleName(messages.back().role),
                             ", expected assistant: there is nothing to learn from"));
   }
   Document document{.kind = DocumentKind::kChat};
-  auto rendered = chat::EncodePrompt(request.conversation, request.options);
+  auto rendered = chat::EncodePrompt(request->conversation, request->options);
   if (!rendered.ok()) return Bad(name, rendered.error().message);
   document.text = std::move(rendered).value();
   return document;
