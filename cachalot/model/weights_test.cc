@@ -2,9 +2,8 @@
 // Binding: what is right loads, what does not fit is refused by tensor name before anything runs.
 #include "cachalot/model/weights.h"
 
-#include <fmt/format.h>
-
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
