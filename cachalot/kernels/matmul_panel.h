@@ -49,10 +49,31 @@ constexpr uint32_t PanelRows(size_t cols) {
 // Room between widened float32 rows, for kernels that lay them out one after the other.
 inline constexpr size_t kRowPadFloats = 16;
 
-// The widened panel, one float32 row, and the scales of one group of rows.
+// The AVX-512 BF16 code widens a group of rows by blocks of this many columns: 16 KiB of an L1 of
+// 32 or 48. A multiple of every step.
+inline constexpr size_t kBlockCols = 1024;
+// Tokens that meet a widened block together, with their sums: 512 KiB of x in L2 at most.
+inline constexpr size_t kMaxChunkTokens = 64;
+constexpr size_t ChunkTokens(size_t cols) {
+  const size_t fit = (size_t{256} << 10) / (PaddedCols(cols) + 1);
+  return fit < 12 ? 12 : fit < kMaxChunkTokens ? fit : kMaxChunkTokens;
+}
+
+// A widened block, sums (8 zmm a token), x in the code's order, a row, scales. The x of a chunk lie
+// a line more than a row apart: rows a multiple of 4 KiB apart fall into the same set of L1.
+constexpr size_t BF16ScratchBytes(size_t cols) {
+  const size_t padded = PaddedCols(cols);
+  return kGroupRows * kBlockCols * 2 + ChunkTokens(cols) * (kGroupRows * 64 + (padded + 32) * 2) +
+         padded * 4 + kGroupRows * padded / 8;
+}
+
+// The widened panel, one float32 row, and the scales of one group of rows; or what the BF16 code
+// needs.
 constexpr size_t PanelScratchBytes(size_t cols) {
   const size_t padded = PaddedCols(cols);
-  return PanelRows(cols) * (padded + kRowPadFloats) * 4 + padded * 4 + kGroupRows * padded / 8;
+  const size_t panel =
+      PanelRows(cols) * (padded + kRowPadFloats) * 4 + padded * 4 + kGroupRows * padded / 8;
+  return panel < BF16ScratchBytes(cols) ? BF16ScratchBytes(cols) : panel;
 }
 
 // The code for `target`; null where this build has none (the reference runs instead).

@@ -4,11 +4,11 @@
 //
 // An accumulator is one zmm. A vector of 32 columns adds x w of the odd word, then of the even
 // word, of dword i to lane i; which columns those are is the reader's Order. Vectors ascend; rows
-// end with zeros up to a whole step; lanes end in a tree 8, 4, 2, 1. That order is the same in all
+// end with zeros up to a whole step; lanes end in a tree 8, 4, 2, 1. That order is the same in both
 // ways a panel can run:
-//   up to 6 tokens   weights are widened in registers and used at once: bound by memory
-//   up to 48         so for the first tile of tokens, which keeps 4 widened rows for the others
-//   more             the panel is widened once into scratch (L2), tiles of 3 tokens pass over it
+//   up to 3 tokens   weights are widened in registers and used at once: bound by memory
+//   more             8 rows of a block of columns are widened into L1, tiles of 3 tokens pass over
+//                    them; sums wait in memory between blocks
 // The instruction takes subnormal inputs for zero, so weights must widen to normal numbers: scales
 // that would not let them send the row through ref::Dot.
 #include "cachalot/kernels/matmul_panel.h"
@@ -42,34 +42,31 @@ namespace {
 using Panel = MatMulPanel<BF16>;
 
 constexpr size_t kVector = 32;  // BF16 of a zmm
+constexpr size_t kLanes = 16;   // float32 of a zmm
 // Every loop over accumulators here is unrolled by pragma: at -O2 GCC keeps short loops, and one
 // that indexes `acc` at run time holds it in memory (half the speed, seen twice).
 //
-// Tokens by rows of a tile have 24 accumulators at most; x, w, the tables and constants of a reader
-// share the other 8 registers.
-constexpr size_t kWideTokens = 3;    // by 8 rows
-constexpr size_t kDirectTokens = 6;  // by 4 rows where more than 3
-// More tokens than this have the whole panel widened first (docs/log.md, 2026-11-24: tiles are 1.0
-// to 1.4 times as fast at 8 to 48 tokens), and so have tokens that would not fit Scratch::packed.
-constexpr size_t MaxTiledTokens(size_t cols) { return std::min<size_t>(48, PanelRows(cols) - 2); }
+// A tile is up to 3 tokens by 8 rows: 24 accumulators at most; x, w, the tables and constants of a
+// reader share the other 8 registers.
+constexpr size_t kTileTokens = 3;
 
-// The scratch of a task, see PanelScratchBytes. Widened BF16 fills half of the room of a panel, so
-// packed tokens lie in the other half: up to two fewer than the panel has rows, a line apart.
+// The scratch of a task, see BF16ScratchBytes.
 struct Scratch {
-  explicit Scratch(const Panel& panel) {
-    const size_t padded = PaddedCols(panel.job->w.cols);
-    const size_t panel_words = PanelRows(panel.job->w.cols) * padded;
+  explicit Scratch(const Panel& panel)
+      : chunk(ChunkTokens(panel.job->w.cols)), padded(PaddedCols(panel.job->w.cols)) {
     widened = reinterpret_cast<uint16_t*>(panel.scratch);
-    packed = widened + panel_words;
-    row = reinterpret_cast<float*>(packed + panel_words);
+    sums = reinterpret_cast<float*>(widened + kGroupRows * kBlockCols);
+    packed = reinterpret_cast<uint16_t*>(sums + chunk * kGroupRows * kLanes);
+    row = reinterpret_cast<float*>(packed + chunk * (padded + kVector));
     scales = reinterpret_cast<uint8_t*>(row + padded);
   }
-  uint16_t* widened;  // [groups][padded / 32][kGroupRows][32]
-  uint16_t* packed;   // [tokens][padded + a line]: x in the reader's order
+  size_t chunk, padded;
+  uint16_t* widened;  // [kBlockCols / 32][kGroupRows][32]
+  float* sums;        // [chunk][kGroupRows][16]: accumulators between blocks of columns
+  uint16_t* packed;   // [chunk][padded + a line]: x in the reader's order
   float* row;         // [padded]
-  uint8_t* scales;    // [padded]: what a reader makes of a group's scales
+  uint8_t* scales;    // what a reader makes of a group's scales
 };
-static_assert(kDirectTokens <= kGroupRows);
 
 HWY_INLINE __m512 Dot(__m512 acc, __m512i x, __m512i w) {
   return _mm512_dpbf16_ps(acc, (__m512bh)x, (__m512bh)w);
@@ -104,12 +101,7 @@ HWY_INLINE void StoreOutputs(const __m512* acc, int count, float* y) {
 template <class Reader>
 const uint16_t* PackToken(const Panel& panel, size_t m, size_t i, const Scratch& scratch) {
   const size_t cols = panel.job->w.cols;
-  return InOrder<Reader>(panel.XRow(m), cols, scratch.packed + i * (PaddedCols(cols) + kVector));
-}
-template <class Reader, size_t kTokens>
-void PackTokens(const Panel& panel, size_t m, const Scratch& scratch,
-                const uint16_t* (&x)[kTokens]) {
-  for (size_t i = 0; i < kTokens; ++i) x[i] = PackToken<Reader>(panel, m + i, i, scratch);
+  return InOrder<Reader>(panel.XRow(m), cols, scratch.packed + i * (scratch.padded + kVector));
 }
 
 template <size_t kTokens, size_t kRows>
@@ -154,51 +146,44 @@ HWY_INLINE void MultiplyStep(const uint16_t* const* x, size_t k, __m512 (&acc)[k
   }
 }
 
-// Rows of stored bytes that will be read soon, to L2. The hardware prefetcher of a core does not
-// follow 8 rows at once, and L1 has no room for them beside x (docs/log.md, 2026-11-23).
+// Rows of stored bytes that will be read soon: the hardware prefetcher of a core does not follow 8
+// rows at once. To L1 for few tokens (to L2 is 10 to 30 % slower on Zen 5), to L2 for many, whose
+// widened blocks fill L1 (docs/log.md, 2026-11-23 and 2026-11-25).
+constexpr int kToL1 = 3;  // localities of __builtin_prefetch
+constexpr int kToL2 = 2;
+template <int kLocality>
 struct Upcoming {
   HWY_INLINE void Prefetch(size_t r, size_t begin, size_t bytes) const {
     for (size_t b = 0; b < bytes; b += kCacheLineBytes) {
-      _mm_prefetch(reinterpret_cast<const char*>(base + r * stride + begin + b), _MM_HINT_T1);
+      __builtin_prefetch(base + r * stride + begin + b, /*rw=*/0, kLocality);
     }
   }
   const uint8_t* base;
   size_t stride;
 };
 
+// The rows that follow the group at n.
+template <int kLocality>
+HWY_INLINE Upcoming<kLocality> NextGroup(const WeightView& w, uint32_t n) {
+  return {w.row(n) + kGroupRows * w.row_bytes(), w.row_bytes()};
+}
+
 // The sources of widened rows. Not lambdas: those would not get this file's target.
-template <class Reader>
+template <class Reader, int kLocality>
 struct FromReader {
   HWY_INLINE void operator()(uint32_t r, __m512i* w) const {
     next.Prefetch(r, step * Reader::kStepBytes, Reader::kStepBytes);
-    reader.Load(first + r, step, w);
+    reader.Load(r, step, w);
   }
   const Reader& reader;
-  Upcoming next;
-  uint32_t first;
+  Upcoming<kLocality> next;
   size_t step;
 };
 template <class Reader>
 struct FromReaderTail {
-  HWY_INLINE void operator()(uint32_t r, __m512i* w) const {
-    reader.LoadTail(first + r, step, cols, w);
-  }
+  HWY_INLINE void operator()(uint32_t r, __m512i* w) const { reader.LoadTail(r, step, cols, w); }
   const Reader& reader;
-  uint32_t first;
   size_t step, cols;
-};
-// Another source, whose vectors also go to `out` [kVectors][kRows][32].
-template <class Source, size_t kVectors, size_t kRows>
-struct Keeping {
-  HWY_INLINE void operator()(uint32_t r, __m512i* w) const {
-    source(r, w);
-    HWY_UNROLL(8)
-    for (size_t v = 0; v < kVectors; ++v) {
-      _mm512_store_si512(out + (v * kRows + r) * kVector, w[v]);
-    }
-  }
-  Source source;
-  uint16_t* out;
 };
 struct FromScratch {
   HWY_INLINE void operator()(uint32_t r, __m512i* w) const {
@@ -207,151 +192,45 @@ struct FromScratch {
   const uint16_t* widened;
 };
 
-// Rows [first, first + kRows) of a group times kTokens tokens, weights widened in registers; with
-// kKeep they go to `keep` [vectors][kRows][32] as well.
-template <bool kKeep, size_t kTokens, size_t kRows, class Reader>
-HWY_INLINE void MultiplyRows(Reader& reader, Upcoming next, const uint16_t* const* x, size_t cols,
-                             uint32_t first, uint16_t* keep, __m512 (&acc)[kTokens][kRows]) {
-  Clear(acc);
+// A block of columns [begin, end) of K; the last one may end inside a step.
+struct Columns {
+  size_t begin, end, k;
+  bool first() const { return begin == 0; }
+  bool last() const { return end == k; }
+};
+
+// The rows of a group times kTokens tokens, weights widened in registers.
+template <size_t kTokens, class Reader>
+HWY_INLINE void MultiplyStored(Reader& reader, Upcoming<kToL1> next, const uint16_t* const* x,
+                               size_t cols, __m512 (&acc)[kTokens][kGroupRows]) {
   constexpr size_t kStep = Reader::kStep;
   constexpr size_t kVectors = Reader::kVectors;
   const size_t steps = cols / kStep;
   for (size_t step = 0; step < steps; ++step) {
     reader.StartStep(step);
-    const FromReader<Reader> source{reader, next, first, step};
-    if constexpr (kKeep) {
-      using Kept = Keeping<FromReader<Reader>, kVectors, kRows>;
-      MultiplyStep<kTokens, kRows, kVectors>(x, step * kStep, acc,
-                                             Kept{source, keep + step * kStep * kRows});
-    } else {
-      MultiplyStep<kTokens, kRows, kVectors>(x, step * kStep, acc, source);
-    }
+    const FromReader<Reader, kToL1> source{reader, next, step};
+    MultiplyStep<kTokens, kGroupRows, kVectors>(x, step * kStep, acc, source);
   }
   if (cols % kStep != 0) {
     reader.StartStep(steps);
-    const FromReaderTail<Reader> source{reader, first, steps, cols % kStep};
-    if constexpr (kKeep) {
-      using Kept = Keeping<FromReaderTail<Reader>, kVectors, kRows>;
-      MultiplyStep<kTokens, kRows, kVectors>(x, steps * kStep, acc,
-                                             Kept{source, keep + steps * kStep * kRows});
-    } else {
-      MultiplyStep<kTokens, kRows, kVectors>(x, steps * kStep, acc, source);
-    }
+    const FromReaderTail<Reader> source{reader, steps, cols % kStep};
+    MultiplyStep<kTokens, kGroupRows, kVectors>(x, steps * kStep, acc, source);
   }
 }
 
-// Rows widened at `w` [cols / 32][kRows][32] times kTokens tokens.
-template <size_t kTokens, size_t kRows>
-HWY_INLINE void MultiplyStored(const uint16_t* w, size_t cols, const uint16_t* const* x,
-                               __m512 (&acc)[kTokens][kRows]) {
-  Clear(acc);
-  for (size_t k = 0; k < cols; k += kVector, w += kRows * kVector) {
-    MultiplyStep<kTokens, kRows, 1>(x, k, acc, FromScratch{w});
-  }
-}
-
-// Outputs of tokens [m, m + kTokens), rows from n on, of which `count` are real.
-template <size_t kTokens, size_t kRows>
-HWY_INLINE void StoreTile(const MatView<float>& y, size_t m, size_t n, int count,
-                          const __m512 (&acc)[kTokens][kRows]) {
-  HWY_UNROLL(8)
-  for (size_t i = 0; i < kTokens; ++i) {
-    StoreOutputs<kRows>(acc[i], count, y.data + (m + i) * y.stride + n);
-  }
-}
-
-// The rows that follow `rows` rows from n on.
-Upcoming RowsAfter(const WeightView& w, uint32_t n, uint32_t rows) {
-  return {w.row(n) + rows * w.row_bytes(), w.row_bytes()};
-}
-
-// All rows of a panel times kTokens tokens.
-template <size_t kTokens, class Reader>
-uint64_t MultiplyDirect(const Panel& panel, const Scratch& scratch) {
-  constexpr uint32_t kRows = kTokens <= kWideTokens ? 8 : 4;
-  const WeightView& w = panel.job->w;
-  const uint16_t* x[kTokens];
-  PackTokens<Reader>(panel, 0, scratch, x);
-  uint64_t slow = 0;
-  for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
-    const uint32_t count = std::min(kGroupRows, panel.count - g);
-    Reader reader(w, panel.begin + g, count, scratch.scales);
-    for (uint32_t first = 0; first < count; first += kRows) {
-      const uint32_t n = panel.begin + g + first;
-      __m512 acc[kTokens][kRows];
-      MultiplyRows<false>(reader, RowsAfter(w, n, kRows), x, w.cols, first, nullptr, acc);
-      StoreTile(panel.job->y, 0, n, static_cast<int>(count - first), acc);
-    }
-    slow |= uint64_t{reader.slow} << g;
-  }
-  return slow;
-}
-
-// Four rows times the first tile of tokens, which widens, and times one more tile.
-template <size_t kTokens, class Reader>
-void MultiplyFirstTile(const Panel& panel, const Scratch& scratch, Reader& reader, uint32_t first,
-                       uint32_t n, int count, const uint16_t* const* x) {
-  const WeightView& w = panel.job->w;
-  __m512 acc[kTokens][4];
-  MultiplyRows<true>(reader, RowsAfter(w, n, 4), x, w.cols, first, scratch.widened, acc);
-  StoreTile(panel.job->y, 0, n, count, acc);
-}
-template <size_t kTokens>
-void MultiplyNextTile(const Panel& panel, const Scratch& scratch, size_t whole, uint32_t n,
-                      int count, size_t m, const uint16_t* const* x) {
-  __m512 acc[kTokens][4];
-  MultiplyStored(scratch.widened, whole, x, acc);
-  StoreTile(panel.job->y, m, n, count, acc);
-}
-
-// 7 to MaxTiledTokens tokens: tiles of 3 to 6 that differ by one at most, the larger ones first.
+// The rows of a group to `out` [vectors][kGroupRows][32].
 template <class Reader>
-uint64_t MultiplyTiled(const Panel& panel, const Scratch& scratch) {
-  const WeightView& w = panel.job->w;
-  const size_t whole = (w.cols + Reader::kStep - 1) / Reader::kStep * Reader::kStep;
-  const size_t tokens = panel.job->y.rows;
-  const size_t tiles = (tokens + kDirectTokens - 1) / kDirectTokens;
-  const uint16_t* x[kMaxPanelRows];
-  for (size_t i = 0; i < tokens; ++i) x[i] = PackToken<Reader>(panel, i, i, scratch);
-  uint64_t slow = 0;
-  for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
-    const uint32_t group_count = std::min(kGroupRows, panel.count - g);
-    Reader reader(w, panel.begin + g, group_count, scratch.scales);
-    for (uint32_t first = 0; first < group_count; first += 4) {
-      const uint32_t n = panel.begin + g + first;
-      const int count = static_cast<int>(group_count - first);
-      const size_t size = (tokens + tiles - 1) / tiles;
-      const auto first_tile = size == 6   ? &MultiplyFirstTile<6, Reader>
-                              : size == 5 ? &MultiplyFirstTile<5, Reader>
-                                          : &MultiplyFirstTile<4, Reader>;
-      first_tile(panel, scratch, reader, first, n, count, x);
-      for (size_t tile = 1, m = size; tile < tiles; ++tile) {
-        const size_t next = (tokens - m + tiles - tile - 1) / (tiles - tile);
-        const auto next_tile = next == 6   ? &MultiplyNextTile<6>
-                               : next == 5 ? &MultiplyNextTile<5>
-                               : next == 4 ? &MultiplyNextTile<4>
-                                           : &MultiplyNextTile<3>;
-        next_tile(panel, scratch, whole, n, count, m, x + m);
-        m += next;
-      }
-    }
-    slow |= uint64_t{reader.slow} << g;
-  }
-  return slow;
-}
-
-// Widens a group to `out` [whole vectors][kGroupRows][32].
-template <class Reader>
-void WidenGroup(Reader& reader, Upcoming next, size_t cols, uint16_t* out) {
+void Widen(Reader& reader, Upcoming<kToL2> next, Columns columns, uint16_t* out) {
   constexpr size_t kStep = Reader::kStep;
-  for (size_t step = 0; step * kStep < cols; ++step, out += kStep * kGroupRows) {
+  for (size_t k = columns.begin; k < columns.end; k += kStep, out += kStep * kGroupRows) {
+    const size_t step = k / kStep;
     reader.StartStep(step);
     for (uint32_t r = 0; r < kGroupRows; ++r) {
       __m512i w[Reader::kVectors];
-      if ((step + 1) * kStep <= cols) {
-        FromReader<Reader>{reader, next, 0, step}(r, w);
+      if (k + kStep <= columns.end) {
+        FromReader<Reader, kToL2>{reader, next, step}(r, w);
       } else {
-        reader.LoadTail(r, step, cols % kStep, w);
+        FromReaderTail<Reader>{reader, step, columns.end - k}(r, w);
       }
       HWY_UNROLL(8)
       for (size_t v = 0; v < Reader::kVectors; ++v) {
@@ -361,40 +240,122 @@ void WidenGroup(Reader& reader, Upcoming next, size_t cols, uint16_t* out) {
   }
 }
 
-// A widened panel times kTokens tokens from m on.
-template <size_t kTokens, class Reader>
-void MultiplyWidened(const Panel& panel, const Scratch& scratch, size_t m) {
-  const MatMulJob<BF16>& job = *panel.job;
-  const size_t cols = job.w.cols;
-  const size_t whole = (cols + Reader::kStep - 1) / Reader::kStep * Reader::kStep;
-  const uint16_t* x[kTokens];
-  PackTokens<Reader>(panel, m, scratch, x);
-  for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
-    __m512 acc[kTokens][kGroupRows];
-    MultiplyStored(scratch.widened + g * PaddedCols(cols), whole, x, acc);
-    StoreTile(job.y, m, panel.begin + g, static_cast<int>(std::min(kGroupRows, panel.count - g)),
-              acc);
+// Rows widened at `w`, whole steps of them, times kTokens tokens.
+template <class Reader, size_t kTokens>
+HWY_INLINE void MultiplyWidened(const uint16_t* w, const uint16_t* const* x, Columns columns,
+                                __m512 (&acc)[kTokens][kGroupRows]) {
+  const size_t end = (columns.end + Reader::kStep - 1) / Reader::kStep * Reader::kStep;
+  for (size_t k = columns.begin; k < end; k += kVector, w += kGroupRows * kVector) {
+    MultiplyStep<kTokens, kGroupRows, 1>(x, k, acc, FromScratch{w});
   }
 }
+
+// Outputs of tokens [m, m + kTokens), rows from n on, of which `count` are real.
+template <size_t kTokens>
+HWY_INLINE void StoreTile(const MatView<float>& y, size_t m, size_t n, int count,
+                          const __m512 (&acc)[kTokens][kGroupRows]) {
+  HWY_UNROLL(8)
+  for (size_t i = 0; i < kTokens; ++i) {
+    StoreOutputs<kGroupRows>(acc[i], count, y.data + (m + i) * y.stride + n);
+  }
+}
+
+// All rows of a panel times kTokens tokens, all of them.
+template <size_t kTokens, class Reader>
+uint64_t MultiplyFew(const Panel& panel, const Scratch& scratch) {
+  const WeightView& w = panel.job->w;
+  const uint16_t* x[kTokens];
+  for (size_t i = 0; i < kTokens; ++i) x[i] = PackToken<Reader>(panel, i, i, scratch);
+  uint64_t slow = 0;
+  for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
+    const uint32_t count = std::min(kGroupRows, panel.count - g);
+    const uint32_t n = panel.begin + g;
+    Reader reader(w, n, count, scratch.scales);
+    __m512 acc[kTokens][kGroupRows];
+    Clear(acc);
+    MultiplyStored(reader, NextGroup<kToL1>(w, n), x, w.cols, acc);
+    StoreTile(panel.job->y, 0, n, static_cast<int>(count), acc);
+    slow |= uint64_t{reader.slow} << g;
+  }
+  return slow;
+}
+
+// A block of columns of a group of rows, widened, times a chunk of tokens.
+template <class Reader>
+struct BlockProduct {
+  const MatView<float>& y;
+  const Scratch& scratch;
+  Columns columns;
+  uint32_t n;                // the group's first row
+  int count;                 // its real rows
+  size_t begin;              // the chunk's first token
+  const uint16_t* const* x;  // of the chunk
+
+  // Tokens [i, i + kTokens) of the chunk.
+  template <size_t kTokens>
+  HWY_INLINE void Tile(size_t i) const {
+    __m512 acc[kTokens][kGroupRows];
+    float* sums = scratch.sums + i * kGroupRows * kLanes;
+    if (columns.first()) {
+      Clear(acc);
+    } else {
+      HWY_UNROLL(8)
+      for (size_t t = 0; t < kTokens; ++t) {
+        HWY_UNROLL(8)
+        for (size_t r = 0; r < kGroupRows; ++r) {
+          acc[t][r] = _mm512_load_ps(sums + (t * kGroupRows + r) * kLanes);
+        }
+      }
+    }
+    MultiplyWidened<Reader>(scratch.widened, x + i, columns, acc);
+    if (columns.last()) {
+      StoreTile(y, begin + i, n, count, acc);
+      return;
+    }
+    HWY_UNROLL(8)
+    for (size_t t = 0; t < kTokens; ++t) {
+      HWY_UNROLL(8)
+      for (size_t r = 0; r < kGroupRows; ++r) {
+        _mm512_store_ps(sums + (t * kGroupRows + r) * kLanes, acc[t][r]);
+      }
+    }
+  }
+
+  // Tiles of 3, and 2 and 2 rather than 3 and 1: a token alone waits for its 8 accumulators.
+  void Run(size_t tokens) const {
+    size_t i = 0;
+    while (tokens - i >= 3 && tokens - i != 4) {
+      Tile<3>(i);
+      i += 3;
+    }
+    for (; tokens - i >= 2; i += 2) Tile<2>(i);
+    if (i < tokens) Tile<1>(i);
+  }
+};
 
 template <class Reader>
 uint64_t MultiplyMany(const Panel& panel, const Scratch& scratch) {
   const WeightView& w = panel.job->w;
-  uint64_t slow = 0;
-  for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
-    const uint32_t count = std::min(kGroupRows, panel.count - g);
-    Reader reader(w, panel.begin + g, count, scratch.scales);
-    WidenGroup(reader, RowsAfter(w, panel.begin + g, kGroupRows), w.cols,
-               scratch.widened + g * PaddedCols(w.cols));
-    slow |= uint64_t{reader.slow} << g;
-  }
   const size_t tokens = panel.job->y.rows;
-  size_t m = 0;
-  for (; m + kWideTokens <= tokens; m += kWideTokens) {
-    MultiplyWidened<kWideTokens, Reader>(panel, scratch, m);
+  uint64_t slow = 0;
+  for (size_t begin = 0; begin < tokens; begin += scratch.chunk) {
+    const size_t size = std::min(scratch.chunk, tokens - begin);
+    const uint16_t* x[kMaxChunkTokens];
+    for (size_t i = 0; i < size; ++i) x[i] = PackToken<Reader>(panel, begin + i, i, scratch);
+    for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
+      const uint32_t count = std::min(kGroupRows, panel.count - g);
+      const uint32_t n = panel.begin + g;
+      Reader reader(w, n, count, scratch.scales);
+      slow |= uint64_t{reader.slow} << g;
+      for (size_t k = 0; k < w.cols; k += kBlockCols) {
+        const Columns columns{k, std::min<size_t>(k + kBlockCols, w.cols), w.cols};
+        Widen(reader, NextGroup<kToL2>(w, n), columns, scratch.widened);
+        const BlockProduct<Reader> product{
+            panel.job->y, scratch, columns, n, static_cast<int>(count), begin, x};
+        product.Run(size);
+      }
+    }
   }
-  if (tokens - m == 2) MultiplyWidened<2, Reader>(panel, scratch, m);
-  if (tokens - m == 1) MultiplyWidened<1, Reader>(panel, scratch, m);
   return slow;
 }
 
@@ -416,21 +377,13 @@ template <class Reader>
 uint64_t Multiply(const Panel& panel, const Scratch& scratch) {
   switch (panel.job->y.rows) {
     case 1:
-      return MultiplyDirect<1, Reader>(panel, scratch);
+      return MultiplyFew<1, Reader>(panel, scratch);
     case 2:
-      return MultiplyDirect<2, Reader>(panel, scratch);
+      return MultiplyFew<2, Reader>(panel, scratch);
     case 3:
-      return MultiplyDirect<3, Reader>(panel, scratch);
-    case 4:
-      return MultiplyDirect<4, Reader>(panel, scratch);
-    case 5:
-      return MultiplyDirect<5, Reader>(panel, scratch);
-    case 6:
-      return MultiplyDirect<6, Reader>(panel, scratch);
+      return MultiplyFew<3, Reader>(panel, scratch);
     default:
-      return panel.job->y.rows <= MaxTiledTokens(panel.job->w.cols)
-                 ? MultiplyTiled<Reader>(panel, scratch)
-                 : MultiplyMany<Reader>(panel, scratch);
+      return MultiplyMany<Reader>(panel, scratch);
   }
 }
 
