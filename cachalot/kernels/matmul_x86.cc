@@ -146,37 +146,41 @@ HWY_INLINE void MultiplyStep(const uint16_t* const* x, size_t k, __m512 (&acc)[k
   }
 }
 
-// Rows of stored bytes that will be read soon: the hardware prefetcher of a core does not follow 8
-// rows at once. To L1 for few tokens (to L2 is 10 to 30 % slower on Zen 5), to L2 for many, whose
-// widened blocks fill L1 (docs/log.md, 2026-11-23 and 2026-11-25).
+// Stored bytes that will be read soon: the hardware prefetcher of a core does not follow 8 rows at
+// once. Few tokens want them in L1, 8 KiB ahead: with 64 KiB ahead (the next group of 8 KiB rows)
+// they left L1 again, and L2 alone is 10 to 30 % slower on Zen 5. Widened blocks of many tokens
+// fill L1, so those fetch the next group to L2 (docs/log.md, 2026-11-23 and 2026-11-25).
+constexpr size_t kLeadBytes = 8192;
 constexpr int kToL1 = 3;  // localities of __builtin_prefetch
 constexpr int kToL2 = 2;
 template <int kLocality>
 struct Upcoming {
-  HWY_INLINE void Prefetch(size_t r, size_t begin, size_t bytes) const {
+  Upcoming(const WeightView& w, uint32_t n) : group(w.row(n)), stride(w.row_bytes()) {}
+  // What is read `lead` steps after step `step` of `steps`, at most a group later.
+  HWY_INLINE void Aim(size_t step, size_t steps, size_t lead, size_t step_bytes) {
+    const size_t at = step + std::min(lead, steps);
+    ahead =
+        group + (at < steps ? at * step_bytes : kGroupRows * stride + (at - steps) * step_bytes);
+  }
+  HWY_INLINE void Prefetch(size_t r, size_t bytes) const {
     for (size_t b = 0; b < bytes; b += kCacheLineBytes) {
-      __builtin_prefetch(base + r * stride + begin + b, /*rw=*/0, kLocality);
+      __builtin_prefetch(ahead + r * stride + b, /*rw=*/0, kLocality);
     }
   }
-  const uint8_t* base;
+  const uint8_t* group;  // its first row
   size_t stride;
+  const uint8_t* ahead = nullptr;
 };
-
-// The rows that follow the group at n.
-template <int kLocality>
-HWY_INLINE Upcoming<kLocality> NextGroup(const WeightView& w, uint32_t n) {
-  return {w.row(n) + kGroupRows * w.row_bytes(), w.row_bytes()};
-}
 
 // The sources of widened rows. Not lambdas: those would not get this file's target.
 template <class Reader, int kLocality>
 struct FromReader {
   HWY_INLINE void operator()(uint32_t r, __m512i* w) const {
-    next.Prefetch(r, step * Reader::kStepBytes, Reader::kStepBytes);
+    next.Prefetch(r, Reader::kStepBytes);
     reader.Load(r, step, w);
   }
   const Reader& reader;
-  Upcoming<kLocality> next;
+  const Upcoming<kLocality>& next;
   size_t step;
 };
 template <class Reader>
@@ -208,6 +212,7 @@ HWY_INLINE void MultiplyStored(Reader& reader, Upcoming<kToL1> next, const uint1
   const size_t steps = cols / kStep;
   for (size_t step = 0; step < steps; ++step) {
     reader.StartStep(step);
+    next.Aim(step, steps, kLeadBytes / kGroupRows / Reader::kStepBytes, Reader::kStepBytes);
     const FromReader<Reader, kToL1> source{reader, next, step};
     MultiplyStep<kTokens, kGroupRows, kVectors>(x, step * kStep, acc, source);
   }
@@ -224,7 +229,9 @@ void Widen(Reader& reader, Upcoming<kToL2> next, Columns columns, uint16_t* out)
   constexpr size_t kStep = Reader::kStep;
   for (size_t k = columns.begin; k < columns.end; k += kStep, out += kStep * kGroupRows) {
     const size_t step = k / kStep;
+    const size_t steps = columns.k / kStep;
     reader.StartStep(step);
+    next.Aim(step, steps, /*lead=*/steps, Reader::kStepBytes);
     for (uint32_t r = 0; r < kGroupRows; ++r) {
       __m512i w[Reader::kVectors];
       if (k + kStep <= columns.end) {
@@ -273,7 +280,7 @@ uint64_t MultiplyFew(const Panel& panel, const Scratch& scratch) {
     Reader reader(w, n, count, scratch.scales);
     __m512 acc[kTokens][kGroupRows];
     Clear(acc);
-    MultiplyStored(reader, NextGroup<kToL1>(w, n), x, w.cols, acc);
+    MultiplyStored(reader, Upcoming<kToL1>(w, n), x, w.cols, acc);
     StoreTile(panel.job->y, 0, n, static_cast<int>(count), acc);
     slow |= uint64_t{reader.slow} << g;
   }
@@ -349,7 +356,7 @@ uint64_t MultiplyMany(const Panel& panel, const Scratch& scratch) {
       slow |= uint64_t{reader.slow} << g;
       for (size_t k = 0; k < w.cols; k += kBlockCols) {
         const Columns columns{k, std::min<size_t>(k + kBlockCols, w.cols), w.cols};
-        Widen(reader, NextGroup<kToL2>(w, n), columns, scratch.widened);
+        Widen(reader, Upcoming<kToL2>(w, n), columns, scratch.widened);
         const BlockProduct<Reader> product{
             panel.job->y, scratch, columns, n, static_cast<int>(count), begin, x};
         product.Run(size);
