@@ -3,6 +3,7 @@
 #include "cachalot/kernels/matmul.h"
 
 #include <algorithm>
+#include <array>
 
 #include "cachalot/base/check.h"
 #include "cachalot/kernels/matmul_panel.h"
@@ -49,33 +50,51 @@ size_t NumPanels(const MatMulJob<X>& job) {
   return job.y.rows == 0 ? 0 : (size_t{job.w.rows} + rows - 1) / rows;
 }
 
-// Panels are numbered job after job. Walking the jobs is cheap next to a panel: a step has at most
-// a few hundred experts.
+// Panels are numbered job after job. A step of many tokens has hundreds of jobs (two matrices an
+// expert), and walking them all took a fifth of a panel's time: this remembers the first panel of
+// every `stride`th job, on the stack.
 template <typename X>
-MatMulPanel<X> FindPanel(std::span<const MatMulJob<X>> jobs, size_t task) {
-  for (const MatMulJob<X>& job : jobs) {
-    const size_t num_panels = NumPanels(job);
-    if (task < num_panels) {
-      const uint32_t rows = PanelRows(job.w.cols);
-      const uint32_t begin = static_cast<uint32_t>(task) * rows;
-      return {&job, begin, std::min(rows, job.w.rows - begin), nullptr};
+class PanelIndex {
+ public:
+  explicit PanelIndex(std::span<const MatMulJob<X>> jobs)
+      : jobs_(jobs), stride_(jobs.size() / kEntries + 1) {
+    for (size_t j = 0; j < jobs.size(); ++j) {
+      if (j % stride_ == 0) starts_[used_++] = num_panels_;
+      num_panels_ += NumPanels(jobs[j]);
     }
-    task -= num_panels;
   }
-  return {};
-}
+
+  size_t num_panels() const { return num_panels_; }
+
+  MatMulPanel<X> Find(size_t panel) const {
+    const auto end = starts_.begin() + static_cast<ptrdiff_t>(used_);
+    const auto entry = std::upper_bound(starts_.begin(), end, panel) - starts_.begin() - 1;
+    panel -= starts_[static_cast<size_t>(entry)];
+    size_t j = static_cast<size_t>(entry) * stride_;
+    for (; panel >= NumPanels(jobs_[j]); ++j) panel -= NumPanels(jobs_[j]);
+    const MatMulJob<X>& job = jobs_[j];
+    const uint32_t rows = PanelRows(job.w.cols);
+    const uint32_t begin = static_cast<uint32_t>(panel) * rows;
+    return {&job, begin, std::min(rows, job.w.rows - begin), nullptr};
+  }
+
+ private:
+  static constexpr size_t kEntries = 512;
+  std::span<const MatMulJob<X>> jobs_;
+  size_t stride_;
+  size_t used_ = 0;
+  size_t num_panels_ = 0;
+  std::array<size_t, kEntries> starts_;
+};
 
 template <typename X>
 void RunJobs(std::span<const MatMulJob<X>> jobs, const Context& ctx) {
   PanelFn<X>* run = ChoosePanelFn(ctx, jobs.data());
   if (run == nullptr) run = &ReferencePanel<X>;
-  size_t num_tasks = 0;
-  for (const MatMulJob<X>& job : jobs) {
-    CheckJob(job);
-    num_tasks += NumPanels(job);
-  }
-  ctx.pool->ParallelFor(num_tasks, [&](size_t task, size_t worker) {
-    MatMulPanel<X> panel = FindPanel(jobs, task);
+  for (const MatMulJob<X>& job : jobs) CheckJob(job);
+  const PanelIndex<X> index(jobs);
+  ctx.pool->ParallelFor(index.num_panels(), [&](size_t task, size_t worker) {
+    MatMulPanel<X> panel = index.Find(task);
     panel.scratch = ctx.pool->WorkerScratch(worker, PanelScratchBytes(panel.job->w.cols));
     if (ctx.traffic != nullptr) ctx.traffic->Add(panel.job->w, panel.count, panel.job->y.rows);
     run(panel);
