@@ -49,21 +49,21 @@ constexpr uint32_t PanelRows(size_t cols) {
 // Room between widened float32 rows, for kernels that lay them out one after the other.
 inline constexpr size_t kRowPadFloats = 16;
 
-// The AVX-512 BF16 code widens a group of rows by blocks of this many columns: 16 KiB of an L1 of
-// 32 or 48. A multiple of every step.
+// The AVX-512 BF16 code widens a group of rows by blocks of this many columns, 16 KiB of an L1 of
+// 32 or 48, for up to so many tokens; a multiple of every step. More tokens than that have the
+// whole panel widened (docs/log.md, 2026-11-24 and 2026-11-25).
 inline constexpr size_t kBlockCols = 1024;
-// Tokens that meet a widened block together, with their sums: 512 KiB of x in L2 at most.
-inline constexpr size_t kMaxChunkTokens = 64;
-constexpr size_t ChunkTokens(size_t cols) {
-  const size_t fit = (size_t{256} << 10) / (PaddedCols(cols) + 1);
-  return fit < 12 ? 12 : fit < kMaxChunkTokens ? fit : kMaxChunkTokens;
+inline constexpr size_t kBlockTokens = 48;
+constexpr size_t WidenedWords(size_t cols) {
+  const size_t panel = PanelRows(cols) * PaddedCols(cols);
+  return panel < kGroupRows * kBlockCols ? kGroupRows * kBlockCols : panel;
 }
 
-// A widened block, sums (8 zmm a token), x in the code's order, a row, scales. The x of a chunk lie
-// a line more than a row apart: rows a multiple of 4 KiB apart fall into the same set of L1.
+// Widened rows, sums (8 zmm a token), x in the code's order, a row, scales. The x of tokens lie a
+// line more than a row apart: rows a multiple of 4 KiB apart fall into the same set of L1.
 constexpr size_t BF16ScratchBytes(size_t cols) {
   const size_t padded = PaddedCols(cols);
-  return kGroupRows * kBlockCols * 2 + ChunkTokens(cols) * (kGroupRows * 64 + (padded + 32) * 2) +
+  return WidenedWords(cols) * 2 + kBlockTokens * (kGroupRows * 64 + (padded + 32) * 2) +
          padded * 4 + kGroupRows * padded / 8;
 }
 

@@ -7,8 +7,9 @@
 // end with zeros up to a whole step; lanes end in a tree 8, 4, 2, 1. That order is the same in both
 // ways a panel can run:
 //   up to 3 tokens   weights are widened in registers and used at once: bound by memory
-//   more             8 rows of a block of columns are widened into L1, tiles of 3 tokens pass over
+//   up to 48         8 rows of a block of columns are widened into L1, tiles of 3 tokens pass over
 //                    them; sums wait in memory between blocks
+//   more             the panel is widened whole into L2, tiles of 3 tokens pass over it
 // The instruction takes subnormal inputs for zero, so weights must widen to normal numbers: scales
 // that would not let them send the row through ref::Dot.
 #include "cachalot/kernels/matmul_panel.h"
@@ -52,18 +53,17 @@ constexpr size_t kTileTokens = 3;
 
 // The scratch of a task, see BF16ScratchBytes.
 struct Scratch {
-  explicit Scratch(const Panel& panel)
-      : chunk(ChunkTokens(panel.job->w.cols)), padded(PaddedCols(panel.job->w.cols)) {
+  explicit Scratch(const Panel& panel) : padded(PaddedCols(panel.job->w.cols)) {
     widened = reinterpret_cast<uint16_t*>(panel.scratch);
-    sums = reinterpret_cast<float*>(widened + kGroupRows * kBlockCols);
-    packed = reinterpret_cast<uint16_t*>(sums + chunk * kGroupRows * kLanes);
-    row = reinterpret_cast<float*>(packed + chunk * (padded + kVector));
+    sums = reinterpret_cast<float*>(widened + WidenedWords(panel.job->w.cols));
+    packed = reinterpret_cast<uint16_t*>(sums + kBlockTokens * kGroupRows * kLanes);
+    row = reinterpret_cast<float*>(packed + kBlockTokens * (padded + kVector));
     scales = reinterpret_cast<uint8_t*>(row + padded);
   }
-  size_t chunk, padded;
-  uint16_t* widened;  // [kBlockCols / 32][kGroupRows][32]
-  float* sums;        // [chunk][kGroupRows][16]: accumulators between blocks of columns
-  uint16_t* packed;   // [chunk][padded + a line]: x in the reader's order
+  size_t padded;
+  uint16_t* widened;  // [groups or 1][padded / 32 or a block of them][kGroupRows][32]
+  float* sums;        // [kBlockTokens][kGroupRows][16]: accumulators between blocks of columns
+  uint16_t* packed;   // [kBlockTokens][padded + a line]: x in the reader's order
   float* row;         // [padded]
   uint8_t* scales;    // what a reader makes of a group's scales
 };
@@ -287,22 +287,23 @@ uint64_t MultiplyFew(const Panel& panel, const Scratch& scratch) {
   return slow;
 }
 
-// A block of columns of a group of rows, widened, times a chunk of tokens.
+// A block of columns of a group of rows, widened, times tokens.
 template <class Reader>
 struct BlockProduct {
   const MatView<float>& y;
-  const Scratch& scratch;
+  const uint16_t* widened;
   Columns columns;
   uint32_t n;                // the group's first row
   int count;                 // its real rows
-  size_t begin;              // the chunk's first token
-  const uint16_t* const* x;  // of the chunk
+  size_t begin;              // the first token
+  const uint16_t* const* x;  // of the tokens
+  float* sums_at;            // of the tokens, if the block is not all of K
 
-  // Tokens [i, i + kTokens) of the chunk.
+  // Tokens [begin + i, begin + i + kTokens).
   template <size_t kTokens>
   HWY_INLINE void Tile(size_t i) const {
     __m512 acc[kTokens][kGroupRows];
-    float* sums = scratch.sums + i * kGroupRows * kLanes;
+    float* sums = sums_at + i * kGroupRows * kLanes;
     if (columns.first()) {
       Clear(acc);
     } else {
@@ -314,7 +315,7 @@ struct BlockProduct {
         }
       }
     }
-    MultiplyWidened<Reader>(scratch.widened, x + i, columns, acc);
+    MultiplyWidened<Reader>(widened, x + i, columns, acc);
     if (columns.last()) {
       StoreTile(y, begin + i, n, count, acc);
       return;
@@ -340,27 +341,52 @@ struct BlockProduct {
   }
 };
 
+// Up to kBlockTokens tokens.
+template <class Reader>
+uint64_t MultiplyBlocks(const Panel& panel, const Scratch& scratch) {
+  const WeightView& w = panel.job->w;
+  const size_t tokens = panel.job->y.rows;
+  const uint16_t* x[kBlockTokens];
+  for (size_t i = 0; i < tokens; ++i) x[i] = PackToken<Reader>(panel, i, i, scratch);
+  uint64_t slow = 0;
+  for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
+    const uint32_t count = std::min(kGroupRows, panel.count - g);
+    const uint32_t n = panel.begin + g;
+    Reader reader(w, n, count, scratch.scales);
+    slow |= uint64_t{reader.slow} << g;
+    for (size_t k = 0; k < w.cols; k += kBlockCols) {
+      const Columns columns{k, std::min<size_t>(k + kBlockCols, w.cols), w.cols};
+      Widen(reader, Upcoming<kToL2>(w, n), columns, scratch.widened);
+      const BlockProduct<Reader> product{
+          panel.job->y, scratch.widened, columns, n, static_cast<int>(count), 0, x, scratch.sums};
+      product.Run(tokens);
+    }
+  }
+  return slow;
+}
+
 template <class Reader>
 uint64_t MultiplyMany(const Panel& panel, const Scratch& scratch) {
   const WeightView& w = panel.job->w;
-  const size_t tokens = panel.job->y.rows;
+  const Columns columns{0, w.cols, w.cols};
   uint64_t slow = 0;
-  for (size_t begin = 0; begin < tokens; begin += scratch.chunk) {
-    const size_t size = std::min(scratch.chunk, tokens - begin);
-    const uint16_t* x[kMaxChunkTokens];
-    for (size_t i = 0; i < size; ++i) x[i] = PackToken<Reader>(panel, begin + i, i, scratch);
+  for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
+    const uint32_t n = panel.begin + g;
+    Reader reader(w, n, std::min(kGroupRows, panel.count - g), scratch.scales);
+    Widen(reader, Upcoming<kToL2>(w, n), columns, scratch.widened + g * scratch.padded);
+    slow |= uint64_t{reader.slow} << g;
+  }
+  const size_t tokens = panel.job->y.rows;
+  for (size_t m = 0; m < tokens; m += kTileTokens) {
+    const size_t size = std::min(kTileTokens, tokens - m);
+    const uint16_t* x[kTileTokens];
+    for (size_t i = 0; i < size; ++i) x[i] = PackToken<Reader>(panel, m + i, i, scratch);
     for (uint32_t g = 0; g < panel.count; g += kGroupRows) {
-      const uint32_t count = std::min(kGroupRows, panel.count - g);
-      const uint32_t n = panel.begin + g;
-      Reader reader(w, n, count, scratch.scales);
-      slow |= uint64_t{reader.slow} << g;
-      for (size_t k = 0; k < w.cols; k += kBlockCols) {
-        const Columns columns{k, std::min<size_t>(k + kBlockCols, w.cols), w.cols};
-        Widen(reader, Upcoming<kToL2>(w, n), columns, scratch.widened);
-        const BlockProduct<Reader> product{
-            panel.job->y, scratch, columns, n, static_cast<int>(count), begin, x};
-        product.Run(size);
-      }
+      const int count = static_cast<int>(std::min(kGroupRows, panel.count - g));
+      const BlockProduct<Reader> product{
+          panel.job->y, scratch.widened + g * scratch.padded, columns, panel.begin + g, count, m, x,
+          nullptr};
+      product.Run(size);
     }
   }
   return slow;
@@ -390,7 +416,8 @@ uint64_t Multiply(const Panel& panel, const Scratch& scratch) {
     case 3:
       return MultiplyFew<3, Reader>(panel, scratch);
     default:
-      return MultiplyMany<Reader>(panel, scratch);
+      return panel.job->y.rows <= kBlockTokens ? MultiplyBlocks<Reader>(panel, scratch)
+                                               : MultiplyMany<Reader>(panel, scratch);
   }
 }
 
