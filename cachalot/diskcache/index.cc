@@ -69,12 +69,23 @@ IndexRow ReadRow(sqlite3_stmt* s) {
 
 Error Index::SqlError(std::string_view action) {
   const int code = db_ != nullptr ? sqlite3_errcode(db_) : SQLITE_NOMEM;
-  const int primary = code & 0xFF;
-  const ErrorCode kind =
-      primary == SQLITE_FULL                                  ? ErrorCode::kResourceExhausted
-      : primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB ? ErrorCode::kDataCorruption
-      : primary == SQLITE_BUSY || primary == SQLITE_LOCKED    ? ErrorCode::kUnavailable
-                                                              : ErrorCode::kIo;
+  const auto kind_of = [](int primary) {
+    switch (primary) {
+      case SQLITE_FULL:
+        return ErrorCode::kResourceExhausted;
+      case SQLITE_CORRUPT:
+      case SQLITE_NOTADB:
+      case SQLITE_ERROR:  // a table or column is missing: not the database we made
+      case SQLITE_SCHEMA:
+        return ErrorCode::kDataCorruption;
+      case SQLITE_BUSY:
+      case SQLITE_LOCKED:
+        return ErrorCode::kUnavailable;
+      default:
+        return ErrorCode::kIo;
+    }
+  };
+  const ErrorCode kind = kind_of(code & 0xFF);
   return {kind, StrCat(path_, ": cannot ", action, ": ",
                        db_ != nullptr ? sqlite3_errmsg(db_) : "no memory")};
 }

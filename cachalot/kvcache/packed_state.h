@@ -15,7 +15,7 @@
 namespace cachalot::kvcache {
 
 // `out` and `in` have spec().block_bytes() bytes: layer after layer, as the slabs hold them. A
-// packed block is complete and out of a rewind's reach. Cost: one copy.
+// packed block is complete. Cost: one copy.
 void PackBlock(BlockPool& pool, BlockId id, std::span<uint8_t> out);
 void UnpackBlock(BlockPool& pool, BlockId id, std::span<const uint8_t> in);
 
@@ -24,7 +24,8 @@ void UnpackBlock(BlockPool& pool, BlockId id, std::span<const uint8_t> in);
 // read. Depends on the position only through its remainder by 128 and whether W tokens are there.
 size_t PackedStateBytes(const KvSpec& spec, uint32_t position);
 
-// Pre: no rewind is open (position == furthest_position) and no replay. Appends to `out`.
+// Pre: no replay is going on. Appends to `out`. Rows of rewound tokens are not among what is
+// packed.
 void PackState(Sequence& sequence, std::vector<uint8_t>& out);
 
 // The inverse: `sequence` has room reserved for `position` and its complete blocks are filled;
