@@ -120,6 +120,7 @@ void Sequence::Advance(uint32_t num_tokens) {
 }
 
 Status Sequence::Rewind(uint32_t num_tokens) {
+  if (num_tokens == 0) return {};  // also in the middle of a replay
   if (num_tokens > position_ || high_water_ - (position_ - num_tokens) > kMaxRewind ||
       position_ - num_tokens < rewind_floor_) {
     return Error{ErrorCode::kInvalidArgument,
