@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
+#include <cstring>
 #include <tuple>
 
 #include "cachalot/base/check.h"
@@ -304,6 +306,30 @@ std::shared_ptr<StorageFile> Store::FileOf(uint32_t segment) const {
   const std::lock_guard lock(mutex_);
   const auto found = segments_.find(segment);
   return found == segments_.end() ? nullptr : found->second.file;
+}
+
+Result<std::vector<uint8_t>> Store::ReadBytes(const IndexRow& row) {
+  const auto file = FileOf(row.segment);
+  if (file == nullptr) {
+    return Error{ErrorCode::kNotFound, StrCat(SegmentName(row.segment), " is gone")};
+  }
+  const uint64_t begin = row.offset / kDirectAlignment * kDirectAlignment;
+  const size_t lead = row.offset - begin;
+  const size_t bytes =
+      (lead + row.bytes + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment;
+  const std::unique_ptr<uint8_t, void (*)(void*)> buffer(
+      static_cast<uint8_t*>(std::aligned_alloc(kDirectAlignment, bytes)), std::free);
+  if (buffer == nullptr) return Error{ErrorCode::kResourceExhausted, "no memory for a record"};
+  CACHALOT_TRY(const auto queue, storage_->NewReadQueue(1));
+  CACHALOT_RETURN_IF_ERROR(queue->Submit(*file, begin, {buffer.get(), bytes}, 0));
+  CACHALOT_TRY(const ReadQueue::Done done, queue->Next(true));
+  if (done.bytes < 0) {
+    return Error{ErrorCode::kIo, std::strerror(static_cast<int>(-done.bytes))};
+  }
+  if (static_cast<uint64_t>(done.bytes) < lead + row.bytes) {
+    return Error{ErrorCode::kDataCorruption, "the segment ends before the record does"};
+  }
+  return std::vector<uint8_t>(buffer.get() + lead, buffer.get() + lead + row.bytes);
 }
 
 void Store::Failed(const Key& key, const Error& error) {

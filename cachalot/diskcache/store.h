@@ -88,6 +88,8 @@ class Store {
   Result<std::unique_ptr<Reading>> Read(std::vector<FoundRecord> records,
                                         std::vector<uint32_t> tokens, Sink sink);
 
+  // One record's bytes as they are on disk, unverified. kIo, kNotFound.
+  Result<std::vector<uint8_t>> ReadBytes(const IndexRow& row);
   // Removes the record and all that stands on it.
   void Forget(const Key& key);
   // Removes every prefix of a root.
