@@ -11,12 +11,14 @@
 
 #include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
+#include "cachalot/cli/cache_bench.h"
 #include "cachalot/cli/cache_flags.h"
 #include "cachalot/cli/command.h"
 #include "cachalot/cli/engine_flags.h"
 #include "cachalot/cli/progress.h"
 #include "cachalot/diskcache/archive.h"
 #include "cachalot/diskcache/store.h"
+#include "cachalot/eval/bench.h"
 
 namespace cachalot::cli {
 namespace {
@@ -29,7 +31,9 @@ using diskcache::Store;
 
 struct CacheCommandFlags {
   CacheFlags cache;
-  std::string key, file;
+  std::string key, file, model;
+  std::string tokens = "128k";
+  uint32_t repeats = 5;
   bool json = false;
   bool off = false;
   bool all = false;
@@ -253,6 +257,20 @@ Status Import(const CacheCommandFlags& flags) {
   return {};
 }
 
+Status Bench(const CacheCommandFlags& flags) {
+  CACHALOT_TRY(const std::string model, ResolveModel(flags.model));
+  CACHALOT_TRY(const uint32_t tokens, eval::ParseTokens(flags.tokens));
+  if (tokens < diskcache::kBlockTokens) {
+    return Error{ErrorCode::kInvalidArgument,
+                 StrCat("--tokens ", tokens, ": expected at least ", diskcache::kBlockTokens)};
+  }
+  return RunCacheBench({.dir = flags.cache.dir,
+                        .model = model,
+                        .tokens = tokens,
+                        .repeats = flags.repeats,
+                        .strategy = flags.cache.strategy});
+}
+
 CLI::App* AddVerb(CLI::App& cache, const char* name, const char* help,
                   const std::shared_ptr<CacheCommandFlags>& flags, int& exit_code,
                   Status (*run)(const CacheCommandFlags&)) {
@@ -289,12 +307,21 @@ void RegisterCache(CLI::App& app, int& exit_code) {
   CLI::App* in =
       AddVerb(*cache, "import", "Records of a file, each checked", flags, exit_code, Import);
   for (CLI::App* verb : {out, in}) verb->add_option("FILE", flags->file, "The file")->required();
+  CLI::App* bench =
+      AddVerb(*cache, "bench", "Store and restore a long prefix, in JSON", flags, exit_code, Bench);
+  AddModelOption(*bench, flags->model);
+  bench->get_option("--dir")->required();
+  bench->add_option("--tokens", flags->tokens, "Its length, e.g. 1M (default: 128k)");
+  bench->add_option("--repeats", flags->repeats, "Restores (default: 5)")
+      ->check(CLI::Range(1, 1000));
+  bench->add_option("--kv-swa", flags->cache.strategy, "As for serve (default: periodic:4096)");
   SetExamples(*cache,
               "cachalot cache stat -d /var/cache/cachalot\n"
               "cachalot cache list --limit 10\n"
               "cachalot cache pin 3f09c2\n"
               "cachalot cache purge --older 30\n"
-              "cachalot cache export prefixes.ckv");
+              "cachalot cache export prefixes.ckv\n"
+              "cachalot cache bench -m flash -d /var/cache/try --tokens 1M");
 }
 
 }  // namespace cachalot::cli
