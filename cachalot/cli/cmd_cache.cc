@@ -18,7 +18,7 @@
 #include "cachalot/cli/progress.h"
 #include "cachalot/diskcache/archive.h"
 #include "cachalot/diskcache/store.h"
-#include "cachalot/eval/bench.h"
+#include "cachalot/eval/bench_stats.h"
 
 namespace cachalot::cli {
 namespace {

@@ -269,13 +269,13 @@ bool Store::Put(const RecordName& name, std::vector<uint8_t> payload) {
 Status Store::Flush() {
   std::unique_lock lock(mutex_);
   if (options_.read_only) return {};
-  flushing_ = true;
+  ++flushing_;
   wake_.notify_one();
   const uint64_t target = accepted_;
   done_.wait(lock, [&] {
     return finished_ >= target && removed_.empty() && touched_.empty() && new_roots_.empty();
   });
-  flushing_ = false;
+  --flushing_;
   if (!write_error_) return {};
   return *std::exchange(write_error_, std::nullopt);
 }

@@ -78,8 +78,8 @@ class Store {
   // False if it is not taken: no room in the queue, writing paused after an error, or the parent
   // unknown. True also if it is there already.
   bool Put(const RecordName& name, std::vector<uint8_t> payload);
-  // Waits until what was queued before is on disk. kIo or kResourceExhausted with the reason if
-  // some of it could not be stored.
+  // Waits until what was queued before is on disk: acknowledged. kIo or kResourceExhausted with the
+  // reason if some of it could not be stored; what the budget has no room for is no error.
   Status Flush();
 
   // Called once per record, in any order; false if the payload is of no use (another size).
@@ -150,7 +150,7 @@ class Store {
   uint64_t accepted_ = 0, finished_ = 0;  // records; Flush waits for one to reach the other
   std::optional<Error> write_error_;      // since the last Flush
   int64_t paused_until_ms_ = 0;
-  bool flushing_ = false;
+  uint32_t flushing_ = 0;  // threads in Flush
   bool writing_ = false;
   bool stopping_ = false;
 

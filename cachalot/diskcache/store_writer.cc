@@ -37,10 +37,10 @@ void Store::Run() {
   for (;;) {
     const auto work = [this] {
       return stopping_ || !queue_.empty() || !removed_.empty() ||
-             (flushing_ && (!touched_.empty() || !new_roots_.empty()));
+             (flushing_ > 0 && (!touched_.empty() || !new_roots_.empty()));
     };
     const bool woken = wake_.wait_until(lock, next_touch, work);
-    if (!woken || flushing_ || stopping_)
+    if (!woken || flushing_ > 0 || stopping_)
       next_touch = std::chrono::steady_clock::now() + kTouchInterval;
     Batch batch = TakeBatch(lock);
     if (batch.empty()) {
@@ -65,7 +65,7 @@ void Store::Run() {
       Log(StrCat("event=kv_disk_write_failed records=", batch.items.size(), " reason=\"",
                  status.error().message, "\" paused_ms=", kPauseMs));
       // A failing disk must not keep Flush or the destructor for ever.
-      if (flushing_ || stopping_) {
+      if (flushing_ > 0 || stopping_) {
         removed_.clear();
         new_roots_.clear();
         touched_.clear();
@@ -79,8 +79,8 @@ void Store::Run() {
       Reclaim(batch.removed);
       lock.lock();
     } else if (!stopping_) {
-      wake_.wait_for(lock, std::chrono::milliseconds(200),
-                     [this] { return stopping_ || flushing_; });
+      wake_.wait_for(lock, std::chrono::milliseconds(kPauseMs),
+                     [this] { return stopping_ || flushing_ > 0; });
     }
   }
 }
