@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cachalot/diskcache/reading.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -15,7 +17,9 @@ namespace {
 
 // One read of this size costs an SSD no more time than its bytes do.
 constexpr uint64_t kGroupBytes = uint64_t{1} << 20;
-constexpr size_t kBuffersBytes = size_t{32} << 20;
+// Eight of them keep the disks we met busy; more memory is more page faults.
+constexpr size_t kBuffersBytes = size_t{8} << 20;
+constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMinDepth = 2;
 constexpr size_t kMaxDepth = 32;
 
@@ -69,11 +73,13 @@ Status Reading::Prepare() {
   if (groups_.empty()) return {};
   const size_t depth =
       std::min(groups_.size(), std::clamp(kBuffersBytes / buffer_bytes_, kMinDepth, kMaxDepth));
-  memory_.reset(static_cast<uint8_t*>(std::aligned_alloc(kDirectAlignment, depth * buffer_bytes_)));
+  const size_t bytes = (depth * buffer_bytes_ + kHugePage - 1) / kHugePage * kHugePage;
+  memory_.reset(static_cast<uint8_t*>(std::aligned_alloc(kHugePage, bytes)));
   if (memory_ == nullptr) {
     return Error{ErrorCode::kResourceExhausted,
                  StrCat("no memory for reads of ", depth * buffer_bytes_, " bytes")};
   }
+  madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a wish
   for (size_t i = depth; i-- > 0;) free_buffers_.push_back(i);
   group_of_buffer_.resize(depth);
   CACHALOT_TRY(queue_, store_.storage_->NewReadQueue(static_cast<uint32_t>(depth)));
