@@ -11,8 +11,8 @@
 
 #include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
-#include "cachalot/cli/cache_bench.h"
 #include "cachalot/cli/cache_flags.h"
+#include "cachalot/cli/cache_measure.h"
 #include "cachalot/cli/command.h"
 #include "cachalot/cli/engine_flags.h"
 #include "cachalot/cli/progress.h"

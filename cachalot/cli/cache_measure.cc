@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cachalot/cli/cache_bench.h"
+#include "cachalot/cli/cache_measure.h"
 
 #include <fmt/format.h>
 
