@@ -12,7 +12,7 @@ from pathlib import Path
 
 from server import Server
 
-TEXT = "It was a bright cold day in April, and the clocks were striking thirteen. " * 40
+TEXT = ("It was a bright cold day in April, and the clocks were striking thirteen. " * 40).strip()
 
 
 def run(binary: str, *arguments: str, code: int = 0, text: str = "") -> str:
@@ -28,6 +28,10 @@ def check_run_and_commands(binary: str, directory: str, parent: str) -> None:
     first = json.loads(run(binary, *flags, "--cache", directory))
     second = json.loads(run(binary, *flags, "--cache", directory))
     assert plain["ids"] == first["ids"] == second["ids"]
+    # A state serves what goes on after it; the same prompt again is replayed from the blocks.
+    longer = ["run", "-p", TEXT + " Winston", "-n", "4", "--temperature", "0", "--json"]
+    assert json.loads(run(binary, *longer))["ids"] == \
+        json.loads(run(binary, *longer, "--cache", directory))["ids"]
     stat = json.loads(run(binary, "cache", "stat", "-d", directory, "--json"))
     assert stat["record_bytes"] > 0 and len(stat["prefixes"]) == 1, stat
     listed = json.loads(run(binary, "cache", "list", "-d", directory, "--json"))
