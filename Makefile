@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Thin names for what a person types; the build itself is CMake (CMakePresets.json).
 .DEFAULT_GOAL := help
-.PHONY: help run build test check asan tsan fuzz soak bench arm64 format tidy deps hooks setup clean
+.PHONY: help run build test check asan tsan fuzz soak crash bench arm64 format tidy deps hooks setup clean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 20
 SOAK_SECONDS ?= 1800
+CRASH_KILLS ?= 1000
 # CMake reads this variable; without ccache it stays empty.
 export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 # Modules with locks or threads that have tests of their own; the engine's are in tests/integration.
@@ -45,6 +46,10 @@ tsan: ## threaded modules under the thread sanitizer
 
 soak: build ## mixed load on a server for SOAK_SECONDS (default 1800)
 	@python3 tests/serve/load.py build/release/bin/cachalot soak $(SOAK_SECONDS)
+
+crash: build ## 10,000 power cuts in process, CRASH_KILLS (default 1000) kills of a server
+	@CACHALOT_CRASH_POINTS=10000 build/release/cachalot/diskcache/diskcache_test --gtest_filter='CrashTest.*'
+	@python3 tests/crash/kill_test.py build/release/bin/cachalot $(CRASH_KILLS)
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	@tests/fuzz/run.sh $(FUZZ_SECONDS)

@@ -26,6 +26,8 @@ LIBRARIES = {
     "openssl/": {"http"},
     "toml++/": {"train"},
     "xxhash.h": {"io"},
+    "liburing.h": {"diskcache"},
+    "sqlite3.h": {"diskcache"},
     "histedit.h": {"cli"},
     "editline/": {"cli"},
     "benchmark/": {"kernels", "engine", "train"},

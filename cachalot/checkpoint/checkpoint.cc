@@ -6,6 +6,7 @@
 
 #include "cachalot/base/strings.h"
 #include "cachalot/checkpoint/header_json.h"
+#include "cachalot/io/checksum.h"
 
 namespace cachalot::checkpoint {
 namespace {
@@ -126,6 +127,22 @@ Status Checkpoint::BuildNames(const std::string& index_path,
 const TensorInfo* Checkpoint::Find(std::string_view name) const {
   const auto it = by_name_.find(name);
   return it == by_name_.end() ? nullptr : &tensors_[it->second];
+}
+
+std::string Checkpoint::Fingerprint() const {
+  constexpr uint64_t kPages = 64;
+  constexpr uint64_t kPageBytes = 4096;
+  std::string text;
+  for (const io::MappedFile& shard : shards_) {
+    io::Checksum sum;
+    for (uint64_t i = 0; i < kPages && shard.size() > 0; ++i) {
+      const uint64_t begin = shard.size() / kPages * i;
+      sum.Update(shard.data() + begin, std::min(kPageBytes, shard.size() - begin));
+    }
+    const std::string name = std::filesystem::path(shard.path()).filename().string();
+    text += StrCat(name, " ", shard.size(), " ", shard.modified_ns(), " ", sum.Digest(), "\n");
+  }
+  return text;
 }
 
 Status Checkpoint::CheckUnchanged() const {

@@ -5,8 +5,10 @@
 #include <memory>
 #include <optional>
 
+#include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/cli/answer_stream.h"
+#include "cachalot/cli/cache_flags.h"
 #include "cachalot/cli/chat_input.h"
 #include "cachalot/cli/chat_turn.h"
 #include "cachalot/cli/command.h"
@@ -26,7 +28,9 @@ constexpr uint64_t kMaxFileBytes = uint64_t{64} << 20;
 
 struct ChatFlags {
   EngineFlags engine;
+  CacheFlags cache;
   SamplingFlags sampling;
+  bool resume = false;
   std::string think = "off";
   std::string system;
   bool plain = false;
@@ -47,6 +51,10 @@ class Chat {
   }
 
   Status Loop();
+  // Goes on with the conversation that `path` holds.
+  Status Resume(const std::string& path);
+  // Writes the conversation there after each answer.
+  void KeepAt(std::string path) { kept_at_ = std::move(path); }
 
  private:
   enum class Next : uint8_t { kContinue, kQuit };
@@ -65,6 +73,7 @@ class Chat {
   Status Answer();
   Result<std::vector<uint32_t>> PromptIds();
   void Remember(const Generation& generation, const AnswerStream& answer);
+  Status Keep() const;
   void PrintStats() const;
   // What the program says, as opposed to the model.
   void Note(const std::string& text) const {
@@ -84,6 +93,7 @@ class Chat {
   std::vector<uint32_t> seen_ids_;  // prompt and answer so far, as fed and sampled
   std::string seen_text_;           // their text
   std::optional<Generation> last_;
+  std::string kept_at_;
 };
 
 void Chat::Greet() const {
@@ -286,6 +296,39 @@ Status Chat::Answer() {
   fmt::print("\n");
   if (interactive_) fmt::print("\n");
   Remember(*generation, answer);
+  return Keep();
+}
+
+// The ids too: they are what the cache knows the conversation by.
+Status Chat::Keep() const {
+  if (kept_at_.empty()) return {};
+  CACHALOT_TRY(const Json conversation, ParseJson(ConversationToJson(conversation_), kept_at_));
+  const Json json = {
+      {"conversation", conversation}, {"seen_ids", seen_ids_}, {"seen_text", seen_text_}};
+  return io::WriteFileAtomic(kept_at_, json.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
+Status Chat::Resume(const std::string& path) {
+  CACHALOT_TRY(const std::string text, io::ReadFile(path, kMaxFileBytes));
+  CACHALOT_TRY(const Json json, ParseJson(text, path));
+  const auto invalid = [&path] {
+    return Error{ErrorCode::kDataCorruption, StrCat(path, ": not a conversation that was kept")};
+  };
+  if (!json.is_object() || !json.contains("conversation") || !json.contains("seen_ids") ||
+      !json.contains("seen_text") || !json["seen_ids"].is_array() ||
+      !json["seen_text"].is_string()) {
+    return invalid();
+  }
+  CACHALOT_TRY(conversation_, ConversationFromJson(json["conversation"].dump(), path));
+  seen_ids_.clear();
+  for (const Json& id : json["seen_ids"]) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() >= model_.weights->config.vocab_size) {
+      return invalid();
+    }
+    seen_ids_.push_back(id.get<uint32_t>());
+  }
+  seen_text_ = json["seen_text"].get<std::string>();
+  Note(StrCat("Going on after ", conversation_.messages.size(), " messages."));
   return {};
 }
 
@@ -311,8 +354,17 @@ Status RunChat(const ChatFlags& flags) {
   CACHALOT_TRY(TextModel model, OpenTextModel(flags.engine));
   CACHALOT_TRY(const auto params, flags.sampling.Params(model.weights->config.vocab_size));
   static_cast<void>(params);  // checked once here, so that a bad flag is no error in mid-talk
-  CACHALOT_TRY(auto engine, engine::Engine::Create(model.weights, flags.engine.ToEngineOptions()));
+  engine::EngineOptions options = flags.engine.ToEngineOptions();
+  CACHALOT_TRY(options.disk, flags.cache.Open({}));
+  CACHALOT_TRY(auto engine, engine::Engine::Create(model.weights, options));
+  options.disk.store.reset();  // the engine's now: what is queued is written when it ends
   Chat chat(flags, std::move(model), std::move(engine));
+  if (flags.cache.wanted()) {
+    CACHALOT_TRY(const std::string dir, flags.cache.Directory());
+    const std::string path = dir + "/conversation.json";
+    if (flags.resume) CACHALOT_RETURN_IF_ERROR(chat.Resume(path));
+    chat.KeepAt(path);
+  }
   return chat.Loop();
 }
 
@@ -323,6 +375,9 @@ void RegisterChat(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("chat", "Talk to a model in the terminal");
   AddEngineFlags(*command, flags->engine, true);
   AddSamplingFlags(*command, flags->sampling);
+  AddRunCacheFlags(*command, flags->cache);
+  command->add_flag("--resume", flags->resume, "With --cache: go on with the last conversation")
+      ->needs(flags->cache.option);
   command->add_option("--think", flags->think, "off (default), low, high or max")
       ->check(CLI::IsMember({"off", "low", "high", "max"}));
   command->add_option("--system", flags->system, "System message");
@@ -331,6 +386,7 @@ void RegisterChat(CLI::App& app, int& exit_code) {
   SetExamples(*command,
               "cachalot chat\n"
               "cachalot chat -m DIR --think high --system \"You are brief.\"\n"
+              "cachalot chat -m DIR --cache --resume\n"
               "printf 'Hello\\n/save talk.json\\n' | cachalot chat -m DIR");
   command->callback([flags, &exit_code] {
     const Status status = RunChat(*flags);

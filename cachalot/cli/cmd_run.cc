@@ -8,6 +8,7 @@
 #include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/cli/answer_stream.h"
+#include "cachalot/cli/cache_flags.h"
 #include "cachalot/cli/chat_turn.h"
 #include "cachalot/cli/command.h"
 #include "cachalot/cli/engine_flags.h"
@@ -24,6 +25,7 @@ constexpr uint32_t kDefaultPlainTokens = 256;
 
 struct RunFlags {
   EngineFlags engine;
+  CacheFlags cache;
   SamplingFlags sampling;
   std::string prompt;
   std::string file;
@@ -114,8 +116,10 @@ Status RunOnce(const RunFlags& flags) {
   CACHALOT_TRY(const TextModel model, OpenTextModel(flags.engine));
   CACHALOT_TRY(const Prompt prompt, ReadPrompt(flags));
   CACHALOT_TRY(engine::Request request, MakeRequest(flags, model, prompt.text));
-  CACHALOT_TRY(const auto engine,
-               engine::Engine::Create(model.weights, flags.engine.ToEngineOptions()));
+  engine::EngineOptions options = flags.engine.ToEngineOptions();
+  CACHALOT_TRY(options.disk, flags.cache.Open({}));
+  if (flags.cache.wanted()) request.cache = kvcache::CacheScope{};
+  CACHALOT_TRY(const auto engine, engine::Engine::Create(model.weights, options));
   const double load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const engine::SamplingParams sampling = request.sampling;
@@ -153,6 +157,7 @@ void RegisterRun(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("run", "Complete a prompt, streamed");
   AddEngineFlags(*command, flags->engine, true);
   AddSamplingFlags(*command, flags->sampling);
+  AddRunCacheFlags(*command, flags->cache);
   CLI::Option* prompt = command->add_option("-p,--prompt", flags->prompt, "Text to complete");
   CLI::Option* file = command->add_option("-f,--file", flags->file,
                                           "File with the prompt; - for standard input (also "
@@ -173,6 +178,7 @@ void RegisterRun(CLI::App& app, int& exit_code) {
               "cachalot run -p \"Once upon a time\"\n"
               "cachalot run -p \"Once upon a time\" --seed 7 --temperature 0.8 -n 100\n"
               "cachalot run -m DIR --chat --think high -f question.txt\n"
+              "cachalot run -m DIR --cache -f book.txt\n"
               "echo \"My dear Mr. Bennet\" | cachalot run --json");
   command->callback([flags, prompt, &exit_code] {
     flags->has_prompt = prompt->count() > 0;

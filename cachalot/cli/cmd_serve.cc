@@ -9,6 +9,7 @@
 
 #include "cachalot/base/strings.h"
 #include "cachalot/chat/markers.h"
+#include "cachalot/cli/cache_flags.h"
 #include "cachalot/cli/command.h"
 #include "cachalot/cli/engine_flags.h"
 #include "cachalot/cli/text_model.h"
@@ -24,6 +25,7 @@ using namespace std::chrono_literals;
 
 struct ServeFlags {
   EngineFlags engine;
+  CacheFlags cache;
   http::ServerOptions http;
   std::string model_argument;
   std::string name;
@@ -116,6 +118,8 @@ Status Serve(ServeFlags flags) {
   engine_options.max_sequences = flags.parallel;
   engine_options.kv_memory_bytes = flags.kv_memory;
   engine_options.prefill_slack = flags.prefill_slack;
+  CACHALOT_TRY(engine_options.disk,
+               flags.cache.Open([](std::string_view line) { fmt::print(stderr, "{}\n", line); }));
   CACHALOT_TRY(auto engine, engine::Engine::Create(model.weights, engine_options));
   CACHALOT_TRY(serve::ServedModel served, Describe(flags, model, *engine));
   serve::Service service(std::move(served), std::move(engine), std::move(options));
@@ -189,6 +193,7 @@ void RegisterServe(CLI::App& app, int& exit_code) {
       ->add_option("--prefill-slack", flags->prefill_slack,
                    "A step with prompts may last this many times one without (default: 2.5)")
       ->check(CLI::Range(1.0, 1000.0));
+  AddServeCacheFlags(*command, flags->cache);
   AddHttpFlags(*command, *flags);
   command->add_flag("--strict-model", flags->strict_model,
                     "Refuse requests for a model of another name (default: any name will do)");
@@ -197,6 +202,7 @@ void RegisterServe(CLI::App& app, int& exit_code) {
   SetExamples(*command,
               "cachalot serve\n"
               "cachalot serve flash --host 0.0.0.0 --api-key-file keys.txt --kv-memory 8G\n"
+              "cachalot serve --kv-disk /var/cache/cachalot --kv-disk-size 64G\n"
               "curl -s localhost:8080/v1/chat/completions -d "
               "'{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'");
   command->callback([flags, &exit_code] {

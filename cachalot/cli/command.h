@@ -14,6 +14,7 @@ namespace cachalot::cli {
 // A sub-command adds itself to `app` and, when chosen, runs and sets `exit_code`.
 using RegisterCommand = void (*)(CLI::App& app, int& exit_code);
 void RegisterBench(CLI::App& app, int& exit_code);
+void RegisterCache(CLI::App& app, int& exit_code);
 void RegisterEval(CLI::App& app, int& exit_code);
 void RegisterInspect(CLI::App& app, int& exit_code);
 void RegisterRun(CLI::App& app, int& exit_code);

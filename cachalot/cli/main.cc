@@ -22,6 +22,7 @@ void RegisterAll(CLI::App& app, int& exit_code) {
   using namespace cachalot::cli;  // NOLINT: the list below, nothing else
   const std::initializer_list<RegisterCommand> commands = {
       RegisterBench,       //
+      RegisterCache,       //
       RegisterChat,        //
       RegisterEval,        //
       RegisterInspect,     //

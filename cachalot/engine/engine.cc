@@ -9,9 +9,11 @@
 
 #include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
+#include "cachalot/engine/disk_tier.h"
 #include "cachalot/engine/drafter.h"
 #include "cachalot/engine/speculation_gauge.h"
 #include "cachalot/engine/step_budget.h"
+#include "cachalot/io/checksum.h"
 #include "cachalot/threading/topology.h"
 
 namespace cachalot::engine {
@@ -44,10 +46,15 @@ struct Task {
   uint64_t kv_bytes = 0;                        // reserved while running: its longest
   uint32_t reused = 0;
   bool cancelled = false;
+  std::unique_ptr<Restore> restore;  // while its prefix is read from disk: not to be stepped
+  Clock::time_point restore_begin{};
+  bool approximate = false;  // went on from an approximate state: nothing of it may be saved
+  SavedPath saved;
   std::array<uint32_t, kMaxDraft> draft{};  // guesses of what follows tokens.back()
   uint32_t num_drafted = 0;
 
   size_t fed() const { return sequence->position(); }
+  bool ready() const { return restore == nullptr; }
   bool decoding() const { return fed() + 1 == tokens.size() && tokens.size() > prompt_size; }
 };
 
@@ -61,6 +68,18 @@ Result<kernels::Target> ChooseTarget(std::optional<kernels::Target> wanted) {
   }
   return Error{ErrorCode::kInvalidArgument, StrCat("target ", kernels::TargetName(*wanted),
                                                    " is not supported by this CPU, only ", names)};
+}
+
+// Everything that the bits of a cache depend on. [docs/design/disk-cache.md, Identity]
+std::string CacheIdentity(const model::Weights& weights, const EngineOptions& options,
+                          kernels::Target target, bool with_mtp) {
+  const std::string config = model::ConfigToJson(weights.config);
+  const std::string files = weights.storage->Fingerprint();
+  return StrCat("layers=", weights.config.num_hidden_layers, " hidden=", weights.config.hidden_size,
+                " config=", io::Checksum64(config.data(), config.size()),
+                " weights=", io::Checksum64(files.data(), files.size()), "/", weights.version,
+                " numerics=", model::NumericsName(options.numerics), "/", model::kNumericsRevision,
+                " target=", kernels::TargetName(target), " mtp=", with_mtp ? 1 : 0);
 }
 
 Result<bool> WantsMtp(const EngineOptions& options, const model::Weights& weights) {
@@ -97,6 +116,9 @@ struct Engine::Impl {
   void EndCancelled();
   void Admit();
   Status Start(Task& task);
+  Status GoOnFromCache(Task& task);
+  Status PollRestores();
+  Status PollRestore(Task& task, bool wait);
   void Reserve(int64_t bytes);
   void PlanStep();
   void PlanPrompts(uint32_t decodes);
@@ -111,7 +133,8 @@ struct Engine::Impl {
                         TokenConstraint* constraint);
   uint32_t SampleRow(Task& task, std::span<float> logits);
   void Finish(Task& task, FinishReason reason);
-  void Remember(const Task& task);
+  void Remember(Task& task, bool end);
+  void SaveToDisk(Task& task, bool end);
   void RemoveFinished();
   Task* FindTask(RequestId id);
   Status CheckFiles();
@@ -123,6 +146,7 @@ struct Engine::Impl {
   ThreadPool pool;
   std::unique_ptr<kvcache::BlockPool> blocks;
   std::unique_ptr<kvcache::PrefixCache> cache;
+  std::unique_ptr<DiskTier> disk;  // null: none
   std::unique_ptr<model::Forward> forward;
   std::unique_ptr<Drafter> drafter;  // null: no speculation
   SpeculationGauge gauge;
@@ -197,6 +221,15 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const model::Weig
   CACHALOT_TRY(impl->blocks, kvcache::BlockPool::Create(spec, most_blocks));
   impl->cache = std::make_unique<kvcache::PrefixCache>(*impl->blocks, memory);
   impl->stats.kv_memory_bytes = memory;
+  if (options.disk.store != nullptr) {
+    if (impl->weights->storage == nullptr) {
+      return Error{ErrorCode::kUnsupported,
+                   "a KV cache on disk needs weights that come from files"};
+    }
+    impl->disk = std::make_unique<DiskTier>(
+        options.disk, CacheIdentity(*impl->weights, options, target, with_mtp), *impl->blocks,
+        impl->weights->config.num_hidden_layers);
+  }
   if (with_mtp) {
     impl->drafter = MakeMtpDrafter(*impl->forward, step_tokens, options.max_sequences);
   }
@@ -278,6 +311,7 @@ Result<std::span<const Event>> Engine::Step() {
   CACHALOT_RETURN_IF_ERROR(impl_->CheckFiles());
   impl_->EndCancelled();
   impl_->Admit();
+  CACHALOT_RETURN_IF_ERROR(impl_->PollRestores());
   impl_->PlanStep();
   if (!impl_->parts.empty()) CACHALOT_RETURN_IF_ERROR(impl_->RunStep());
   impl_->RemoveFinished();
@@ -296,10 +330,16 @@ EngineStats Engine::stats() const {
   stats.waiting = static_cast<uint32_t>(impl_->waiting.size());
   stats.mask_seconds = impl_->sampler.mask_seconds() + impl_->accept_seconds;
   stats.cache = impl_->cache->stats();
+  stats.restoring = static_cast<uint32_t>(
+      std::ranges::count_if(impl_->running, [](const auto& task) { return !task->ready(); }));
+  if (impl_->disk != nullptr) stats.disk = impl_->disk->stats();
   return stats;
 }
 
-void Engine::PurgeCache(kvcache::CacheScope scope) { impl_->cache->Purge(scope); }
+void Engine::PurgeCache(kvcache::CacheScope scope) {
+  impl_->cache->Purge(scope);
+  if (impl_->disk != nullptr) impl_->disk->Purge(scope);
+}
 
 Task* Engine::Impl::FindTask(RequestId id) {
   for (const auto& task : running) {
@@ -364,8 +404,62 @@ Status Engine::Impl::Start(Task& task) {
   task.tokens.reserve(task.max_tokens);  // not before: a queue of thousands must stay small
   Reserve(static_cast<int64_t>(task.kv_bytes));
   if (!task.request.cache) return {};
-  task.reused = cache->Restore(*task.request.cache, task.tokens, *task.sequence);
+  return GoOnFromCache(task);
+}
+
+// From memory, or from disk where that saves a block's worth of tokens more.
+Status Engine::Impl::GoOnFromCache(Task& task) {
+  const kvcache::CacheScope scope = *task.request.cache;
+  if (disk != nullptr) {
+    const uint32_t in_memory = cache->Find(scope, task.tokens);
+    DiskPlan plan = disk->Find(scope, task.tokens);
+    if (plan.begin >= in_memory + kvcache::kBlockTokens) {
+      auto restore = disk->Start(std::move(plan), task.tokens, *task.sequence);
+      if (restore.ok()) {
+        task.restore = std::move(*restore);
+        task.restore_begin = Clock::now();
+        return {};
+      }
+      // A file that is gone, no memory: it is a cache, the prompt can be computed.
+      ++stats.disk_failures;
+      task.sequence->Reset();
+    }
+  }
+  task.reused = cache->Restore(scope, task.tokens, *task.sequence);
   stats.reused_tokens += task.reused;
+  return {};
+}
+
+// Takes what has come from disk. Waits for it only when there is nothing else to do.
+Status Engine::Impl::PollRestores() {
+  if (disk == nullptr) return {};
+  const bool wait = std::ranges::none_of(running, [](const auto& task) { return task->ready(); });
+  for (const auto& task : running) {
+    if (!task->ready()) CACHALOT_RETURN_IF_ERROR(PollRestore(*task, wait));
+  }
+  return {};
+}
+
+Status Engine::Impl::PollRestore(Task& task, bool wait) {
+  // Each failure removes a record from the store, so this ends.
+  while (!task.ready()) {
+    const Result<bool> done = task.restore->Poll(wait);
+    if (done.ok() && !*done) return {};
+    stats.restore_seconds += SecondsSince(task.restore_begin);
+    if (done.ok()) {
+      task.reused = task.restore->plan().begin;
+      task.approximate = task.restore->plan().approximate;
+      stats.reused_tokens += task.reused;
+      stats.disk_tokens += task.reused;
+      ++stats.disk_restores;
+      task.restore.reset();
+      return {};
+    }
+    ++stats.disk_failures;
+    task.restore.reset();
+    task.sequence->Reset();
+    CACHALOT_RETURN_IF_ERROR(GoOnFromCache(task));
+  }
   return {};
 }
 
@@ -380,7 +474,7 @@ void Engine::Impl::PlanStep() {
   parts.clear();
   uint32_t rows = 0;
   for (const auto& task : running) {
-    if (!task->decoding()) continue;
+    if (!task->ready() || !task->decoding()) continue;
     parts.push_back({task.get(), 1 + task->num_drafted, /*decode=*/true});
     rows += parts.back().count;
   }
@@ -389,12 +483,12 @@ void Engine::Impl::PlanStep() {
 
 // An even share for each prompt; what a short one leaves goes to those after it.
 void Engine::Impl::PlanPrompts(uint32_t decodes) {
-  auto prompts = static_cast<uint32_t>(
-      std::ranges::count_if(running, [](const auto& task) { return !task->decoding(); }));
+  auto prompts = static_cast<uint32_t>(std::ranges::count_if(
+      running, [](const auto& task) { return task->ready() && !task->decoding(); }));
   if (prompts == 0 || decodes >= options.prefill_chunk) return;
   uint32_t left = budget.PromptTokens(decodes, options.prefill_chunk - decodes);
   for (const auto& task : running) {
-    if (task->decoding() || left == 0) continue;
+    if (!task->ready() || task->decoding() || left == 0) continue;
     const uint32_t count = PromptPart(*task, (left + prompts - 1) / prompts);
     parts.push_back({task.get(), count, /*decode=*/false});
     left -= count;
@@ -409,6 +503,9 @@ uint32_t Engine::Impl::PromptPart(const Task& task, uint32_t share) const {
   if (task.request.cache) {
     const size_t interval = options.checkpoint_interval;
     count = std::min(count, (fed / interval + 1) * interval - fed);
+    if (disk != nullptr) {
+      count = std::min<size_t>(count, disk->NextSave(static_cast<uint32_t>(fed)) - fed);
+    }
   }
   return static_cast<uint32_t>(count);
 }
@@ -548,7 +645,12 @@ void Engine::Impl::AdvanceParts() {
     CACHALOT_CHECK(rewound.ok());  // at most kMaxDraft tokens
     if (part.decode) continue;
     const size_t fed = task.fed();
-    if (fed == task.prompt_size || fed % options.checkpoint_interval == 0) Remember(task);
+    const bool end = fed == task.prompt_size;
+    if (end || fed % options.checkpoint_interval == 0) {
+      Remember(task, end);
+    } else if (disk != nullptr && disk->NextSave(static_cast<uint32_t>(fed) - 1) == fed) {
+      SaveToDisk(task, false);
+    }
   }
 }
 
@@ -600,16 +702,23 @@ void Engine::Impl::Finish(Task& task, FinishReason reason) {
 }
 
 // So that a later prompt which begins with what this one has seen goes on from here.
-void Engine::Impl::Remember(const Task& task) {
-  if (!task.request.cache) return;
+void Engine::Impl::Remember(Task& task, bool end) {
+  if (!task.request.cache || task.approximate || !task.ready()) return;
   cache->Save(*task.request.cache, std::span(task.tokens).first(task.fed()), *task.sequence);
+  SaveToDisk(task, end);
+}
+
+void Engine::Impl::SaveToDisk(Task& task, bool end) {
+  if (disk == nullptr || !task.request.cache || task.approximate) return;
+  disk->Save(*task.request.cache, std::span(task.tokens).first(task.fed()), *task.sequence, end,
+             task.saved);
 }
 
 void Engine::Impl::RemoveFinished() {
   if (finished.empty()) return;
   for (auto& task : running) {
     if (std::ranges::find(finished, task->id) == finished.end()) continue;
-    Remember(*task);
+    Remember(*task, /*end=*/true);
     Reserve(-static_cast<int64_t>(task->kv_bytes));
     task.reset();
   }

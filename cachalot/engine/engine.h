@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cachalot/base/error.h"
+#include "cachalot/engine/disk_tier.h"
 #include "cachalot/engine/logprobs.h"
 #include "cachalot/engine/sampler.h"
 #include "cachalot/kvcache/prefix_cache.h"
@@ -42,6 +43,7 @@ struct EngineOptions {
   // Long prompts are remembered every so many tokens, a multiple of kvcache::kBlockTokens.
   uint32_t checkpoint_interval = 2048;
   Speculation speculation = Speculation::kAuto;  // output is the same with all three
+  DiskOptions disk;  // prefixes that outlive the process; without a store: none
 
   Status Validate() const;
 };
@@ -81,7 +83,12 @@ struct EngineStats {
   uint32_t waiting = 0;
   uint64_t steps = 0;
   uint64_t prompt_tokens = 0;     // fed
-  uint64_t reused_tokens = 0;     // remembered
+  uint64_t reused_tokens = 0;     // remembered, in memory or on disk
+  uint64_t disk_tokens = 0;       // of those, on disk
+  uint64_t disk_restores = 0;     // requests that went on from disk
+  uint64_t disk_failures = 0;     // reads that found something damaged or gone
+  double restore_seconds = 0;     // from the start of a request's reads to their end, all together
+  uint32_t restoring = 0;         // requests whose reads are under way
   uint64_t generated_tokens = 0;  // sampled
   uint64_t drafted_tokens = 0;    // verified, right or not
   uint64_t accepted_tokens = 0;   // of those, right
@@ -96,6 +103,7 @@ struct EngineStats {
   uint64_t kv_memory_bytes = 0;
   uint64_t kv_reserved_bytes = 0;  // for running sequences
   kvcache::PrefixCacheStats cache;
+  std::optional<diskcache::StoreStats> disk;
 };
 
 // Thread-safety: none; one thread calls everything, also Cancel. The engine's own threads work
@@ -125,7 +133,7 @@ class Engine {
   uint32_t num_threads() const;
   kernels::Target target() const;
   EngineStats stats() const;
-  // Forgets the prefixes of a scope.
+  // Forgets the prefixes of a scope, on disk too.
   void PurgeCache(kvcache::CacheScope scope);
 
  private:

@@ -33,7 +33,7 @@ Status EngineOptions::Validate() const {
                  StrCat("checkpoint interval is ", checkpoint_interval,
                         ", expected a positive multiple of ", kvcache::kBlockTokens)};
   }
-  return {};
+  return disk.Validate();
 }
 
 }  // namespace cachalot::engine

@@ -99,6 +99,7 @@ Auth ApiKeys::Find(std::string_view key) const {
   for (size_t i = 0; i < digests_.size(); ++i) {  // all of them: no early exit
     if (CRYPTO_memcmp(digest.data(), digests_[i].data(), digest.size()) == 0) {
       auth = {.result = AuthResult::kKey, .key_idx = i};
+      std::memcpy(&auth.key_id, digest.data(), sizeof(auth.key_id));
     }
   }
   return auth;

@@ -24,7 +24,8 @@ enum class AuthResult : uint8_t {
 
 struct Auth {
   AuthResult result = AuthResult::kOpen;
-  size_t key_idx = 0;  // with kKey: which one, in the order configured
+  size_t key_idx = 0;   // with kKey: which one, in the order configured
+  uint64_t key_id = 0;  // and the first eight bytes of its digest: the same in every process
   bool allowed() const { return result == AuthResult::kOpen || result == AuthResult::kKey; }
 };
 

@@ -36,10 +36,15 @@ struct FileDescriptor {
   int fd;
 };
 
-Result<uint64_t> RegularFileSize(int fd, const std::string& path) {
+Result<struct stat> RegularFileInfo(int fd, const std::string& path) {
   struct stat info {};
   if (fstat(fd, &info) != 0) return SystemError(path, "stat");
   if (!S_ISREG(info.st_mode)) return Error{ErrorCode::kIo, StrCat(path, ": not a regular file")};
+  return info;
+}
+
+Result<uint64_t> RegularFileSize(int fd, const std::string& path) {
+  CACHALOT_TRY(const struct stat info, RegularFileInfo(fd, path));
   return static_cast<uint64_t>(info.st_size);
 }
 
@@ -63,8 +68,10 @@ Result<MappedFile> MappedFile::Open(const std::string& path, FileMemory memory,
   // O_NONBLOCK: a FIFO with nobody at the other end is refused below instead of waited for.
   FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.fd < 0) return SystemError(path, "open");
-  CACHALOT_TRY(const uint64_t size, RegularFileSize(file.fd, path));
+  CACHALOT_TRY(const struct stat info, RegularFileInfo(file.fd, path));
+  const auto size = static_cast<uint64_t>(info.st_size);
   MappedFile mapped;
+  mapped.modified_ns_ = int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
   mapped.path_ = path;
   mapped.memory_ = memory;
   mapped.size_ = size;
@@ -125,6 +132,7 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
       memory_(other.memory_),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
+      modified_ns_(other.modified_ns_),
       mapped_bytes_(std::exchange(other.mapped_bytes_, 0)),
       fd_(std::exchange(other.fd_, -1)) {}
 
@@ -133,6 +141,7 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(memory_, other.memory_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(modified_ns_, other.modified_ns_);
   std::swap(mapped_bytes_, other.mapped_bytes_);
   std::swap(fd_, other.fd_);
   return *this;

@@ -34,6 +34,8 @@ class MappedFile {
   const uint8_t* data() const { return data_; }
   uint64_t size() const { return size_; }
   const std::string& path() const { return path_; }
+  // When its bytes last changed before they were opened, nanoseconds since 1970.
+  int64_t modified_ns() const { return modified_ns_; }
   // kIo if the file is now shorter than the map: touching the lost pages would raise SIGBUS. A copy
   // does not care.
   Status CheckUnchanged() const;
@@ -53,6 +55,7 @@ class MappedFile {
   FileMemory memory_ = FileMemory::kMapped;
   const uint8_t* data_ = nullptr;
   uint64_t size_ = 0;
+  int64_t modified_ns_ = 0;
   uint64_t mapped_bytes_ = 0;  // of address space, >= size_
   int fd_ = -1;
 };

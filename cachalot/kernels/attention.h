@@ -24,7 +24,8 @@ namespace cachalot::kernels {
 struct AttentionQuery {
   const float* q = nullptr;            // [H, d], rotated
   float* out = nullptr;                // [H, d], before the inverse rotation; may be q
-  uint32_t position = 0;               // t: sees window positions max(0, t - W + 1) .. t
+  uint32_t position = 0;               // t: sees window positions max(b, t - W + 1) .. t,
+  uint32_t window_begin = 0;           // b <= t: older rows do not exist
   ConstKvRows window;                  // position p at row p % capacity; capacity >= W
   CompressedView compressed;           // unused when num_compressed == 0
   uint32_t num_compressed = 0;         // entries 0 .. num_compressed-1, or the length of `selected`

@@ -14,7 +14,8 @@ uint32_t GatherRows(const AttentionQuery& query, uint32_t sliding_window, float*
   uint32_t count = 0;
   const auto next = [&] { return std::span<float>(rows + size_t{count++} * d, d); };
   const uint32_t t = query.position;
-  for (uint32_t p = t + 1 >= sliding_window ? t + 1 - sliding_window : 0; p <= t; ++p) {
+  const uint32_t oldest = t + 1 >= sliding_window ? t + 1 - sliding_window : 0;
+  for (uint32_t p = std::max(oldest, query.window_begin); p <= t; ++p) {
     LoadKvEntry(query.window, p % query.window.capacity, next());
   }
   for (uint32_t i = 0; i < query.num_compressed; ++i) {

@@ -83,7 +83,7 @@ class HeadGroup {
   void Window() {
     const uint32_t t = task_.query->position;
     const uint32_t window = task_.args->sliding_window;
-    const uint32_t begin = t >= window ? t - window + 1 : 0;
+    const uint32_t begin = std::max(t >= window ? t - window + 1 : 0, task_.query->window_begin);
     const ConstKvRows& rows = task_.query->window;
     for (uint32_t tile = begin / kTileRows * kTileRows; tile <= t; tile += kTileRows) {
       const uint32_t lo = std::max(begin, tile) - tile;

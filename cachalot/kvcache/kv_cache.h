@@ -110,6 +110,13 @@ class Sequence {
   uint32_t position() const { return position_; }
   // The furthest position it ever was at since it was reset or restored.
   uint32_t furthest_position() const { return high_water_; }
+  // It cannot be rewound to before this: rows that a token there reads were never here. 0 unless it
+  // came from packed state or a replay. [packed_state.h]
+  uint32_t rewind_floor() const { return rewind_floor_; }
+  // Until here entries exist already: tokens before it attend to them and emit none.
+  uint32_t replay_end() const { return replay_end_; }
+  // Window positions before it do not exist; 0 unless replaying.
+  uint32_t window_begin() const { return window_begin_; }
 
   // Makes room for `num_tokens` more: allocates the blocks their entries need.
   // kResourceExhausted leaves the sequence as it was.
@@ -121,6 +128,12 @@ class Sequence {
   Status Rewind(uint32_t num_tokens);
   // Back to position 0, blocks released.
   void Reset();
+  // Goes on at `position` with rows that were written from outside; room for it is reserved.
+  void ResumeAt(uint32_t position);
+  // Goes on at `begin` with an empty window, to recompute the state at `end` (see ReplayTokens)
+  // against entries that are there already; room for `end` tokens is reserved and their blocks are
+  // filled. States before `end` are wrong: nobody may save them. [report.md 10.4]
+  void Replay(uint32_t begin, uint32_t end);
 
   // Per layer (index as in KvSpec::compress_ratios).
   KvRows window(size_t layer);
@@ -135,6 +148,7 @@ class Sequence {
   TailView index_tail(size_t layer);  // ratio 4
 
   std::span<const BlockId> blocks() const { return blocks_; }
+  const KvSpec& spec() const { return pool_.spec(); }
 
   // The state slot as bytes (position included): with the same blocks it restores the same future
   // bits.
@@ -161,6 +175,15 @@ class Sequence {
   // Furthest position the rings were written to: rows older than capacity before it are gone, so
   // rewinding is bounded from here, not from position_.
   uint32_t high_water_ = 0;
+  uint32_t rewind_floor_ = 0;
+  uint32_t replay_end_ = 0;
+  uint32_t window_begin_ = 0;
 };
+
+// Tokens before a block edge that must be replayed so that the state there is exact: layer l's
+// input is right from l (W - 1) tokens after the start on, and at the edge the last W rows of the
+// last layer are wanted (or the 4 raw rows that the next CSA entry reads, if W is smaller). At most
+// the paper's n_win * L for W >= 4. [report.md 10.4]
+uint32_t ReplayTokens(const KvSpec& spec, uint32_t num_layers);
 
 }  // namespace cachalot::kvcache

@@ -33,6 +33,7 @@ struct PrefixCache::Checkpoint {
   Node* node = nullptr;        // the complete blocks before it
   std::vector<uint32_t> tail;  // tokens after those, < kBlockTokens
   BlockId partial{};           // our own copy of the block they stand in, if there are any
+  uint32_t rewind_floor = 0;   // the sequence's
   std::vector<uint8_t> state;
   CheckpointList::iterator self;
 
@@ -72,7 +73,8 @@ PrefixCache::Match PrefixCache::FindBest(CacheScope scope, std::span<const uint3
         agreed += CommonPrefix(checkpoint->tail, tokens.subspan(agreed));
       }
       const auto position = static_cast<uint32_t>(std::min(agreed, tokens.size() - 1));
-      if (checkpoint->position() - position <= kMaxRewind && position > best.position) {
+      if (checkpoint->position() - position <= kMaxRewind && position > best.position &&
+          position >= checkpoint->rewind_floor) {
         best = {.checkpoint = checkpoint, .position = position};
       }
     }
@@ -123,6 +125,7 @@ bool PrefixCache::Save(CacheScope scope, std::span<const uint32_t> tokens,
   CACHALOT_CHECK(tokens.size() == sequence.position());
   // What was rewound is still in the rings: such a state could be rewound less than others.
   if (tokens.empty() || sequence.furthest_position() != sequence.position()) return false;
+  if (sequence.position() < sequence.replay_end()) return false;
   const size_t complete = tokens.size() / kBlockTokens;
   const auto tail = tokens.subspan(complete * kBlockTokens);
   const size_t blocks = complete + (tail.empty() ? 0 : 1);
@@ -140,6 +143,7 @@ bool PrefixCache::Save(CacheScope scope, std::span<const uint32_t> tokens,
   added.self = checkpoints_.begin();
   added.node = &node;
   node.checkpoints.push_back(&added);
+  added.rewind_floor = sequence.rewind_floor();
   sequence.SaveState(added.state);
   stats_.bytes += added.state.size();
   ++stats_.checkpoints;

@@ -48,8 +48,13 @@ class PrefixCache {
   // bits of a run without the cache. Cost: one pass over the tokens, one copy of a state slot.
   uint32_t Restore(CacheScope scope, std::span<const uint32_t> tokens, Sequence& sequence);
 
+  // The position Restore would return.
+  uint32_t Find(CacheScope scope, std::span<const uint32_t> tokens) const {
+    return FindBest(scope, tokens).position;
+  }
+
   // Remembers the state of `sequence`, which was fed exactly `tokens`. False if there is no room
-  // (never an error: a cache that is full forgets).
+  // (never an error: a cache that is full forgets) or the sequence is in the middle of a replay.
   bool Save(CacheScope scope, std::span<const uint32_t> tokens, const Sequence& sequence);
 
   // A new bound, from now on: running sequences need the rest.

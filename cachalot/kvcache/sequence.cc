@@ -46,6 +46,7 @@ TailView MakeTail(uint8_t* base, uint32_t ratio, uint32_t head_size) {
 struct StateHeader {
   uint32_t position;
   uint32_t high_water;
+  uint32_t rewind_floor;
 };
 
 }  // namespace
@@ -119,11 +120,13 @@ void Sequence::Advance(uint32_t num_tokens) {
 }
 
 Status Sequence::Rewind(uint32_t num_tokens) {
-  if (num_tokens > position_ || high_water_ - (position_ - num_tokens) > kMaxRewind) {
+  if (num_tokens == 0) return {};  // also in the middle of a replay
+  if (num_tokens > position_ || high_water_ - (position_ - num_tokens) > kMaxRewind ||
+      position_ - num_tokens < rewind_floor_) {
     return Error{ErrorCode::kInvalidArgument,
                  StrCat("cannot rewind ", num_tokens, " tokens from position ", position_,
-                        ": the cache was written up to ", high_water_, " and keeps ", kMaxRewind,
-                        " tokens")};
+                        ": the cache was written up to ", high_water_, ", keeps ", kMaxRewind,
+                        " tokens and begins at ", rewind_floor_)};
   }
   position_ -= num_tokens;
   return {};
@@ -134,6 +137,35 @@ void Sequence::Reset() {
   blocks_.clear();
   position_ = 0;
   high_water_ = 0;
+  rewind_floor_ = 0;
+  replay_end_ = 0;
+  window_begin_ = 0;
+}
+
+void Sequence::ResumeAt(uint32_t position) {
+  CACHALOT_CHECK(BlocksFor(position) <= blocks_.size());
+  position_ = position;
+  high_water_ = position;
+  rewind_floor_ = position;
+  replay_end_ = 0;
+  window_begin_ = 0;
+}
+
+void Sequence::Replay(uint32_t begin, uint32_t end) {
+  CACHALOT_CHECK(begin <= end && end % kBlockTokens == 0);
+  CACHALOT_CHECK(BlocksFor(end) <= blocks_.size());
+  position_ = begin;
+  high_water_ = begin;
+  rewind_floor_ = end;
+  replay_end_ = end;
+  window_begin_ = begin;
+  // Rows before `begin` are read by nobody, but what is there must not depend on who was here.
+  std::memset(slot_.get(), 0, layout_.bytes);
+}
+
+uint32_t ReplayTokens(const KvSpec& spec, uint32_t num_layers) {
+  if (num_layers == 0) return 0;
+  return (num_layers - 1) * (spec.sliding_window - 1) + std::max(spec.sliding_window, kCsaRatio);
 }
 
 KvRows Sequence::window(size_t layer) {
@@ -173,7 +205,8 @@ TailView Sequence::index_tail(size_t layer) {
 }
 
 void Sequence::SaveState(std::vector<uint8_t>& out) const {
-  const StateHeader header{.position = position_, .high_water = high_water_};
+  const StateHeader header{
+      .position = position_, .high_water = high_water_, .rewind_floor = rewind_floor_};
   out.resize(sizeof(header) + layout_.bytes);
   std::memcpy(out.data(), &header, sizeof(header));
   std::memcpy(out.data() + sizeof(header), slot_.get(), layout_.bytes);
@@ -187,7 +220,7 @@ Status Sequence::RestoreState(std::span<const uint8_t> state, std::span<const Bl
   }
   std::memcpy(&header, state.data(), sizeof(header));
   if (header.high_water < header.position || header.high_water - header.position > kMaxRewind ||
-      blocks.size() < BlocksFor(header.position)) {
+      header.rewind_floor > header.position || blocks.size() < BlocksFor(header.position)) {
     return Error{ErrorCode::kInvalidArgument,
                  StrCat("saved state at position ", header.position, " (written to ",
                         header.high_water, ") does not fit ", blocks.size(), " blocks")};
@@ -201,6 +234,7 @@ Status Sequence::RestoreState(std::span<const uint8_t> state, std::span<const Bl
   blocks_ = std::move(table);
   position_ = header.position;
   high_water_ = header.high_water;
+  rewind_floor_ = header.rewind_floor;
   std::memcpy(slot_.get(), state.data() + sizeof(header), layout_.bytes);
   return {};
 }

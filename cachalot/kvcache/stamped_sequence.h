@@ -68,11 +68,12 @@ inline void StampTail(const TailView& tail, uint32_t position, uint32_t stamp) {
   std::fill_n(tail.gate + row, tail.width, static_cast<float>(stamp));
 }
 
-inline bool TailHas(const TailView& tail, uint32_t position, uint32_t stamp) {
+// The first `width` channels.
+inline bool TailHas(const TailView& tail, uint32_t position, uint32_t width, uint32_t stamp) {
   const size_t row = size_t{position % tail.capacity} * tail.width;
   const auto wanted = static_cast<float>(stamp);
-  return tail.k[row] == wanted && tail.k[row + tail.width - 1] == wanted &&
-         tail.gate[row] == wanted && tail.gate[row + tail.width - 1] == wanted;
+  return tail.k[row] == wanted && tail.k[row + width - 1] == wanted && tail.gate[row] == wanted &&
+         tail.gate[row + width - 1] == wanted;
 }
 
 // A sequence and the tokens it should hold, as stamps by position.
@@ -129,13 +130,18 @@ class StampedSequence {
     }
   }
 
-  // The entry that token `p` completes reads its own block, in CSA layers also the one before.
+  // The entry that token `p` completes reads its own block, in CSA layers also half the channels of
+  // the one before.
   void Emit(size_t l, uint32_t p) {
     const uint32_t ratio = spec_.compress_ratios[l];
     const uint32_t reach = ratio == 4 ? 2 * ratio : ratio;
     for (uint32_t q = p + 1 > reach ? p + 1 - reach : 0; q <= p; ++q) {
-      RC_ASSERT(TailHas(sequence_->main_tail(l), q, stamps_[q]));
-      if (ratio == 4) RC_ASSERT(TailHas(sequence_->index_tail(l), q, stamps_[q]));
+      const uint32_t parts = q + ratio <= p ? 2 : 1;
+      const TailView tail = sequence_->main_tail(l);
+      RC_ASSERT(TailHas(tail, q, tail.width / parts, stamps_[q]));
+      if (ratio != 4) continue;
+      const TailView keys = sequence_->index_tail(l);
+      RC_ASSERT(TailHas(keys, q, keys.width / parts, stamps_[q]));
     }
     const auto slot = sequence_->entry(l, p / ratio);
     StampRow(slot.rows, slot.row, stamps_[p]);

@@ -200,6 +200,7 @@ void AttentionHalf::EmitEntries(const StepEnv& env, const LayerWeights& w, size_
   for (uint32_t i = 0; i < wave.count; ++i) {
     const StepToken& token = env.plan.tokens[env.plan.wave_rows[wave.begin + i]];
     if ((token.position + 1) % r != 0) continue;
+    if (token.position < token.sequence->replay_end()) continue;  // there already, and right
     const uint32_t j = token.position / r;
     emissions_.push_back({token.sequence, j});
     emission_positions_.push_back(r * j);  // rotated at the first token of the block
@@ -277,8 +278,11 @@ void AttentionHalf::AttendWave(const StepEnv& env, const LayerWeights& w, size_t
     const size_t row = step_row - tile.begin;
     const StepToken& token = env.plan.tokens[step_row];
     float* q = q_.Rows(tile.count).Row(row).data();
-    kernels::AttentionQuery query{
-        .q = q, .out = q, .position = token.position, .window = token.sequence->window(kv_layer)};
+    kernels::AttentionQuery query{.q = q,
+                                  .out = q,
+                                  .position = token.position,
+                                  .window_begin = token.sequence->window_begin(),
+                                  .window = token.sequence->window(kv_layer)};
     if (w.compress_ratio != 0) {
       query.num_compressed = (token.position + 1) / w.compress_ratio;
       query.compressed = token.sequence->compressed(kv_layer);

@@ -44,6 +44,8 @@ void RaiseTo(Counter& counter, double value) {
 }  // namespace
 
 struct Metrics::Impl {
+  void SetDisk(const engine::EngineStats& stats);
+
   prometheus::Registry registry;
   std::mutex gauges;  // Text() sets them one after the other
   Gauge& running = AddGauge(registry, "cachalot_requests_running", "Requests in the batch");
@@ -83,6 +85,28 @@ struct Metrics::Impl {
   Counter& prompt = AddCounter(registry, "cachalot_prompt_tokens_total", "Prompt tokens computed");
   Counter& reused =
       AddCounter(registry, "cachalot_prompt_tokens_reused_total", "Prompt tokens remembered");
+  Gauge& disk_bytes =
+      AddGauge(registry, "cachalot_kv_disk_bytes", "Records of the KV cache on disk");
+  Gauge& disk_queue =
+      AddGauge(registry, "cachalot_kv_disk_queue_bytes", "Waiting to be written to disk");
+  Gauge& restoring =
+      AddGauge(registry, "cachalot_kv_disk_restoring", "Requests whose prefix is being read");
+  Counter& disk_tokens = AddCounter(registry, "cachalot_kv_disk_tokens_reused_total",
+                                    "Of the prompt tokens remembered: from disk");
+  Counter& disk_restores =
+      AddCounter(registry, "cachalot_kv_disk_restores_total", "Requests that went on from disk");
+  Counter& restore_seconds = AddCounter(registry, "cachalot_kv_disk_restore_seconds_total",
+                                        "Time those waited for their prefix");
+  Counter& disk_read =
+      AddCounter(registry, "cachalot_kv_disk_read_bytes_total", "Read from the KV cache on disk");
+  Counter& disk_written =
+      AddCounter(registry, "cachalot_kv_disk_written_bytes_total", "Written to it");
+  Counter& disk_dropped = AddCounter(registry, "cachalot_kv_disk_dropped_total",
+                                     "Records not written: queue or disk full, errors");
+  Counter& disk_evicted =
+      AddCounter(registry, "cachalot_kv_disk_evictions_total", "Records dropped for room on disk");
+  Counter& disk_damaged = AddCounter(registry, "cachalot_kv_disk_damaged_total",
+                                     "Records that did not verify or could not be read");
   Counter& generated = AddCounter(registry, "cachalot_generation_tokens_total", "Tokens generated");
   prometheus::Family<Counter>& requests = prometheus::BuildCounter()
                                               .Name("cachalot_requests_total")
@@ -103,6 +127,22 @@ struct Metrics::Impl {
   Histogram& answer_size =
       AddHistogram(registry, "cachalot_request_generation_tokens", "Tokens of an answer", kTokens);
 };
+
+// Pre: there is a cache on disk.
+void Metrics::Impl::SetDisk(const engine::EngineStats& stats) {
+  const auto count = [](uint64_t value) { return static_cast<double>(value); };
+  disk_bytes.Set(count(stats.disk->bytes));
+  disk_queue.Set(count(stats.disk->queued_bytes));
+  restoring.Set(stats.restoring);
+  RaiseTo(disk_tokens, count(stats.disk_tokens));
+  RaiseTo(disk_restores, count(stats.disk_restores));
+  RaiseTo(restore_seconds, stats.restore_seconds);
+  RaiseTo(disk_read, count(stats.disk->read_bytes));
+  RaiseTo(disk_written, count(stats.disk->written_bytes));
+  RaiseTo(disk_dropped, count(stats.disk->dropped));
+  RaiseTo(disk_evicted, count(stats.disk->evicted));
+  RaiseTo(disk_damaged, count(stats.disk->corrupt));
+}
 
 Metrics::Metrics(const ServedModel& model) : impl_(std::make_unique<Impl>()) {
   prometheus::BuildGauge()
@@ -156,6 +196,7 @@ std::string Metrics::Text(const LoopStats& loop, size_t open_connections) {
   RaiseTo(impl_->prompt, count(stats.prompt_tokens));
   RaiseTo(impl_->reused, count(stats.reused_tokens));
   RaiseTo(impl_->generated, count(stats.generated_tokens));
+  if (stats.disk) impl_->SetDisk(stats);
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }
 

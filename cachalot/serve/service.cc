@@ -193,7 +193,8 @@ std::optional<http::Response> Service::Admit(const http::Request& request) {
 kvcache::CacheScope Service::ScopeOf(const http::Request& request, std::string_view user_id) const {
   if (options_.share_cache) return kvcache::CacheScope{0};
   const http::Auth auth = options_.keys.Check(request);
-  return kvcache::CacheScope{http::Sha256Prefix(StrCat(auth.key_idx, ":", user_id))};
+  // By the key itself: the cache on disk outlives the order of the key file.
+  return kvcache::CacheScope{http::Sha256Prefix(StrCat(auth.key_id, ":", user_id))};
 }
 
 // By default any name will do: agents have names of hosted models built in. [api.md 3]
@@ -376,15 +377,30 @@ void Service::Cache(const ExchangePtr& exchange) {
     return Reply(exchange, 200, Dump({{"purged", true}}));
   }
   const engine::EngineStats stats = loop_.stats().engine;
-  Reply(exchange, 200,
-        Dump({{"kv_memory_bytes", stats.kv_memory_bytes},
-              {"reserved_bytes", stats.kv_reserved_bytes},
-              {"remembered_bytes", stats.cache.bytes},
-              {"checkpoints", stats.cache.checkpoints},
-              {"hits", stats.cache.hits},
-              {"misses", stats.cache.misses},
-              {"evicted", stats.cache.evicted},
-              {"reused_tokens", stats.reused_tokens}}));
+  Json body = {{"kv_memory_bytes", stats.kv_memory_bytes},
+               {"reserved_bytes", stats.kv_reserved_bytes},
+               {"remembered_bytes", stats.cache.bytes},
+               {"checkpoints", stats.cache.checkpoints},
+               {"hits", stats.cache.hits},
+               {"misses", stats.cache.misses},
+               {"evicted", stats.cache.evicted},
+               {"reused_tokens", stats.reused_tokens}};
+  if (stats.disk) {
+    body["disk"] = {{"bytes", stats.disk->bytes},
+                    {"max_bytes", stats.disk->max_bytes},
+                    {"blocks", stats.disk->blocks},
+                    {"states", stats.disk->states},
+                    {"queued_bytes", stats.disk->queued_bytes},
+                    {"read_bytes", stats.disk->read_bytes},
+                    {"written_bytes", stats.disk->written_bytes},
+                    {"dropped", stats.disk->dropped},
+                    {"evicted", stats.disk->evicted},
+                    {"damaged", stats.disk->corrupt},
+                    {"reused_tokens", stats.disk_tokens},
+                    {"restores", stats.disk_restores},
+                    {"restore_seconds", stats.restore_seconds}};
+  }
+  Reply(exchange, 200, Dump(body));
 }
 
 void Service::Reply(const ExchangePtr& exchange, int status, std::string body,
