@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -29,6 +30,7 @@ struct TrainFlags {
   std::string recipe;
   std::string out;
   std::string export_dir;
+  std::string evaluate_dir;
   std::string format = "released";
   std::string target;
   uint32_t threads = 0;
@@ -122,6 +124,29 @@ Status Export(const train::Trainer& trainer, const train::Recipe& recipe, const 
   return {};
 }
 
+// The loss of any checkpoint on what the recipe's last stage evaluates.
+Status Evaluate(const train::Recipe& recipe, const TrainFlags& flags, const kernels::Context& ctx) {
+  if (recipe.data.validation.empty()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 StrCat(flags.recipe, ": has no [data].validation to evaluate on")};
+  }
+  CACHALOT_TRY(auto validation, train::Dataset::Open(recipe.data.validation));
+  const train::EvaluationSet set =
+      train::EvaluationSetOf(recipe, std::move(validation), recipe.schedule.steps - 1);
+  CACHALOT_TRY(const train::CheckpointLoss loss,
+               train::EvaluateCheckpoint(flags.evaluate_dir, set, ctx));
+  if (flags.json) {
+    const Json json = {{"loss", loss.mean()},
+                       {"perplexity", std::exp(loss.mean())},
+                       {"predictions", loss.targets}};
+    fmt::print("{}\n", json.dump());
+  } else {
+    fmt::print("{}: loss {:.6f}, perplexity {:.4f}, {} predictions\n", flags.evaluate_dir,
+               loss.mean(), std::exp(loss.mean()), loss.targets);
+  }
+  return {};
+}
+
 Status RunTrain(const TrainFlags& flags) {
   CACHALOT_TRY(const train::Recipe recipe, train::LoadRecipe(flags.recipe));
   const uint32_t threads = flags.threads > 0 ? flags.threads : NumPhysicalCores();
@@ -130,6 +155,7 @@ Status RunTrain(const TrainFlags& flags) {
   const kernels::Context ctx{
       &pool, kernels::Path::kSimd,
       kernels::TargetFromName(flags.target).value_or(kernels::SupportedTargets().front())};
+  if (!flags.evaluate_dir.empty()) return Evaluate(recipe, flags, ctx);
   constexpr uint64_t kMaxRecipeBytes = 1 << 20;
   CACHALOT_TRY(const std::string text, io::ReadFile(flags.recipe, kMaxRecipeBytes));
   const std::string out = flags.out.empty() ? StrCat("runs/", recipe.name) : flags.out;
@@ -171,6 +197,9 @@ void RegisterTrain(CLI::App& app, int& exit_code) {
   command->add_option("--until", flags->until, "Stop after this step, with a checkpoint");
   command->add_option("--export", flags->export_dir,
                       "Only write the model of the newest checkpoint to this folder");
+  command->add_option("--evaluate", flags->evaluate_dir,
+                      "Only say the loss of the model in this folder on the recipe's validation "
+                      "tokens, as run and serve compute it");
   command
       ->add_option("--format", flags->format, "Of an exported model: FP4 and FP8, or unquantized")
       ->check(CLI::IsMember({"released", "bf16", "f32"}))
@@ -185,12 +214,15 @@ void RegisterTrain(CLI::App& app, int& exit_code) {
             target && std::find(targets.begin(), targets.end(), *target) != targets.end();
         return known ? std::string() : StrCat("this CPU has no target '", name, "'");
       });
-  command->add_flag("--json", flags->json,
-                    "With --plan: {parameters, steps, tokens, bytes, items}");
+  command->add_flag(
+      "--json", flags->json,
+      "With --plan: {parameters, steps, tokens, bytes, items}; with --evaluate: {loss, "
+      "perplexity, predictions}");
   SetExamples(*command,
               "cachalot train recipes/mini.toml --plan\n"
               "cachalot train recipes/nano.toml\n"
-              "cachalot train recipes/nano.toml --export /tmp/nano --format bf16");
+              "cachalot train recipes/nano.toml --export /tmp/nano --format bf16\n"
+              "cachalot train recipes/nano.toml --evaluate /tmp/nano");
   command->callback([flags, &exit_code] {
     if (const Status s = RunTrain(*flags); !s.ok()) exit_code = Report(s.error());
   });

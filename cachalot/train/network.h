@@ -2,8 +2,8 @@
 // The whole model in training: forward with everything the backward pass needs, losses, backward.
 // [V4 2; model.md 3-6; docs/design/train.md]
 //
-// Mode `exact`: nothing is rounded to the formats of inference. T = float trains; T = double is the
-// same source for gradient checks.
+// Mode `exact`: nothing is rounded to the formats of inference, unless a run asks for it. T = float
+// trains; T = double is the same source for gradient checks.
 #pragma once
 
 #include <cstddef>
@@ -70,6 +70,9 @@ struct RunOptions {
   CsaMode csa = CsaMode::kSparse;
   bool backward = true;
   bool indexer_loss = false;
+  // KV entries, index queries and index keys pass through their formats (activation_format.h);
+  // float only.
+  bool quantized_activations = false;
   const Selections* replay = nullptr;
   Selections* record = nullptr;
   // [layer][E] tokens that chose each expert are added, for the bias update; layers as Selections.

@@ -29,7 +29,8 @@ struct LossOptions {
 
 struct PrecisionOptions {
   Precision products = Precision::kFloat32;  // operands of matrix products in forward and backward
-  bool qat = false;  // weights pass through their export format from qat_from_step on
+  // From qat_from_step on, weights and cached activations pass through their formats of inference.
+  bool qat = false;
   uint64_t qat_from_step = 0;
 };
 

@@ -11,6 +11,8 @@
 
 #include "cachalot/base/strings.h"
 #include "cachalot/model/inventory.h"
+#include "cachalot/train/evaluation.h"
+#include "cachalot/train/export.h"
 #include "cachalot/train/network.h"
 #include "cachalot/train/optimizer.h"
 #include "cachalot/train/packed_reader.h"
@@ -24,20 +26,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 bool IsIndexer(std::string_view name) { return name.find(".indexer.") != std::string_view::npos; }
-
-// Appends a packed row as its samples. Beside the last token of a sample the MTP block is fed BOS;
-// nothing is predicted from there.
-void AppendSequence(const PackedSequence& row, uint32_t bos, TrainBatch& batch) {
-  const size_t base = batch.ids.size();
-  if (batch.sample_begin.empty()) batch.sample_begin.push_back(0);
-  for (size_t i = 1; i < row.starts.size(); ++i) batch.sample_begin.push_back(base + row.starts[i]);
-  batch.sample_begin.push_back(base + row.tokens.size());
-  static_assert(kNoTarget == kNoToken);
-  batch.ids.insert(batch.ids.end(), row.tokens.begin(), row.tokens.end());
-  batch.targets.insert(batch.targets.end(), row.targets.begin(), row.targets.end());
-  for (const uint32_t next : row.next) batch.mtp_ids.push_back(next == kNoToken ? bos : next);
-  batch.mtp_targets.insert(batch.mtp_targets.end(), row.mtp_targets.begin(), row.mtp_targets.end());
-}
 
 // Weights of matrices that multiply a token: of routed experts the chosen ones, the head once more
 // for the MTP block, the embedding never.
@@ -64,6 +52,14 @@ size_t CountTargets(const std::vector<uint32_t>& targets) {
 }
 
 }  // namespace
+
+EvaluationSet EvaluationSetOf(const Recipe& recipe, std::shared_ptr<const Dataset> validation,
+                              uint64_t step) {
+  return {.data = std::move(validation),
+          .seed = recipe.seed,
+          .sequence_length = StageAt(recipe.schedule, step).sequence_length,
+          .tokens = recipe.evaluation.tokens};
+}
 
 class Trainer::Impl {
  public:
@@ -93,6 +89,7 @@ class Trainer::Impl {
   std::vector<uint8_t> Frozen(AttentionMode mode) const;
   std::vector<double> MoveRouterBiases();
   Status Finish(StepMetrics& metrics);
+  Result<std::optional<double>> EvaluateExported(const EvaluationSet& set);
 
   Recipe recipe_;
   TrainerOptions options_;
@@ -232,6 +229,7 @@ LossSums Trainer::Impl::AccumulateGradients(const std::vector<TrainBatch>& batch
   RunOptions run;
   run.csa = mode == AttentionMode::kSparse ? CsaMode::kSparse : CsaMode::kDense;
   run.indexer_loss = mode != AttentionMode::kDense;
+  run.quantized_activations = quantized(step_);
   run.expert_load = &expert_load_;
   run.scales.ce = warmup ? 0.0 : mean(1.0, all.ce_tokens);
   run.scales.mtp = warmup ? 0.0 : mean(MtpWeight(schedule(), step_), all.mtp_tokens);
@@ -351,24 +349,35 @@ Result<std::optional<double>> Trainer::Impl::Evaluate() {
   if (validation_ == nullptr) return std::optional<double>();
   const uint64_t at = step_ == 0 ? 0 : step_ - 1;
   const Stage& stage = StageAt(schedule(), at);
-  PrepareWeights(quantized(at));
-  PackedReader reader(validation_, recipe_.seed);
+  const EvaluationSet set = EvaluationSetOf(recipe_, validation_, at);
+  if (quantized(at)) return EvaluateExported(set);
+  PrepareWeights(/*quantized=*/false);
   RunOptions run;
   run.backward = false;
   run.csa = stage.attention == AttentionMode::kSparse ? CsaMode::kSparse : CsaMode::kDense;
   LossSums all;
-  PackedSequence row;
-  // The same sequences every time, no more than there are.
-  do {
-    reader.Next(stage.sequence_length, row);
-    TrainBatch batch;
-    AppendSequence(row, recipe_.model.bos_token_id, batch);
-    const LossSums sums = network_->Run(batch, run);
-    all.ce += sums.ce;
-    all.ce_tokens += sums.ce_tokens;
-    all.tokens += batch.num_tokens();
-  } while (all.tokens < recipe_.evaluation.tokens && reader.position().row < reader.num_rows());
+  CACHALOT_RETURN_IF_ERROR(
+      ForEachEvaluationBatch(set, recipe_.model.bos_token_id, [&](const TrainBatch& batch) {
+        const LossSums sums = network_->Run(batch, run);
+        all.ce += sums.ce;
+        all.ce_tokens += sums.ce_tokens;
+        return Status();
+      }));
   return all.ce_tokens > 0 ? std::optional<double>(all.mean_ce()) : std::nullopt;
+}
+
+// Through the files of an export: nothing that could differ from what a user of the model runs.
+Result<std::optional<double>> Trainer::Impl::EvaluateExported(const EvaluationSet& set) {
+  const std::string dir = options_.run_dir + "/evaluation";
+  std::error_code ec;
+  fs::remove_all(dir, ec);  // a killed run may have left it
+  fs::create_directories(dir, ec);
+  if (ec) return Error{ErrorCode::kIo, StrCat(dir, ": cannot create: ", ec.message())};
+  const ExportOptions options{.out = dir + "/model", .tokenizer = "", .format = {}, .chat = false};
+  CACHALOT_RETURN_IF_ERROR(ExportCheckpoint(recipe_.model, masters_, options, ctx_));
+  CACHALOT_TRY(const CheckpointLoss loss, EvaluateCheckpoint(options.out, set, ctx_));
+  fs::remove_all(dir, ec);
+  return loss.targets > 0 ? std::optional<double>(loss.mean()) : std::nullopt;
 }
 
 Trainer::Trainer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

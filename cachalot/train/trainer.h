@@ -10,6 +10,7 @@
 
 #include "cachalot/base/error.h"
 #include "cachalot/kernels/context.h"
+#include "cachalot/train/evaluation.h"
 #include "cachalot/train/metrics.h"
 #include "cachalot/train/parameters.h"
 #include "cachalot/train/recipe.h"
@@ -21,6 +22,10 @@ struct TrainerOptions {
   std::string recipe_text;     // kept in checkpoints; a run resumes with the same text only
   double peak_flop_per_s = 0;  // measured, of all threads; 0: MFU is not reported
 };
+
+// What a run evaluates at `step`.
+EvaluationSet EvaluationSetOf(const Recipe& recipe, std::shared_ptr<const Dataset> validation,
+                              uint64_t step);
 
 // One run in one process. One caller at a time.
 class Trainer {
@@ -46,8 +51,9 @@ class Trainer {
   // A checkpoint of now, atomic; older ones beyond keep_last are removed.
   Status Save();
 
-  // Mean next-token loss over the recipe's validation tokens, with the weights as they would be
-  // exported; nullopt without validation data.
+  // Mean next-token loss over the recipe's validation tokens; nullopt without validation data. In
+  // the quantization-aware phase it is EvaluateCheckpoint's of what would be exported now (which
+  // attends sparsely whatever the stage); before, the network's own on the masters.
   Result<std::optional<double>> Evaluate();
 
   const ParameterSet& parameters() const;

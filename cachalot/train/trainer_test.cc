@@ -143,6 +143,33 @@ TEST(Trainer, OnlyTheIndexerLearnsInItsWarmup) {
   }
 }
 
+// The loss that the quantization-aware phase reports is that of the bytes it would write, whoever
+// computes it.
+TEST(Trainer, ExportedLossIsTheQuantizedLossToTheBit) {
+  Counting setup;
+  ThreadPool two(2), three(3);
+  auto trainer = setup.Open("run", two);
+  Take(*trainer, 14);
+  const kernels::Context ctx{&three, kernels::Path::kSimd, kernels::SupportedTargets().front()};
+  const auto valid = Dataset::Open(setup.dir / "valid");
+  ASSERT_TRUE(valid.ok());
+  const EvaluationSet set = EvaluationSetOf(setup.recipe, *valid, 13);
+  const auto loss_of = [&](const char* name, ExportFormat format) {
+    const ExportOptions options{.out = setup.dir / name, .format = format};
+    EXPECT_TRUE(ExportCheckpoint(setup.recipe.model, trainer->parameters(), options, ctx).ok());
+    const auto loss = EvaluateCheckpoint(options.out, set, ctx);
+    EXPECT_TRUE(loss.ok()) << (loss.ok() ? "" : loss.error().message);
+    return loss.ok() ? loss->mean() : 0.0;
+  };
+  const auto evaluated = trainer->Evaluate();
+  ASSERT_TRUE(evaluated.ok() && evaluated->has_value());
+  EXPECT_EQ(**evaluated, loss_of("released", ExportFormat::kReleased));
+  EXPECT_NE(**evaluated, loss_of("masters", ExportFormat::kFloat32));
+  const auto metrics = ReadMetrics(setup.dir / "run");
+  ASSERT_TRUE(metrics.ok());
+  EXPECT_EQ(metrics->back().validation_loss, **evaluated);
+}
+
 TEST(Trainer, RefusesOtherRecipesAndVocabularies) {
   Counting setup;
   ThreadPool pool(1);
