@@ -114,6 +114,11 @@ train::ExportFormat FormatOf(const std::string& name) {
 
 Status Export(const train::Trainer& trainer, const train::Recipe& recipe, const std::string& dir,
               const TrainFlags& flags, const kernels::Context& ctx) {
+  if (recipe.residual != train::ResidualMap::kSinkhorn) {
+    return Error{ErrorCode::kInvalidArgument,
+                 StrCat(flags.recipe, ": [residual].map is not \"mhc\"; no V4 engine can run such ",
+                        "a model, so it is not exported")};
+  }
   CACHALOT_RETURN_IF_ERROR(train::ExportCheckpoint(recipe.model, trainer.parameters(),
                                                    {.out = dir,
                                                     .tokenizer = recipe.data.tokenizer,
@@ -175,7 +180,8 @@ Status RunTrain(const TrainFlags& flags) {
   }
   std::error_code ec;
   const std::string model = out + "/model";
-  if (!trainer->done() || std::filesystem::exists(model, ec)) {
+  const bool released = recipe.residual == train::ResidualMap::kSinkhorn;
+  if (!trainer->done() || !released || std::filesystem::exists(model, ec)) {
     fmt::print("{}: step {} of {}\n", out, trainer->step(), recipe.schedule.steps);
     return {};
   }

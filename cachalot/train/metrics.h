@@ -28,7 +28,8 @@ struct StepMetrics {
   double mfu = 0;  // share of the measured FMA peak
   // Largest of the composite residual map over depth; NaN where it was not measured.
   double mhc_gain = std::numeric_limits<double>::quiet_NaN();
-  std::vector<double> expert_load;  // each layer: largest load of an expert over the mean
+  std::vector<double> residual_gains;  // over depth, two a layer (residual_gain.h); only in JSONL
+  std::vector<double> expert_load;     // each layer: largest load of an expert over the mean
   std::optional<double> validation_loss;
 };
 

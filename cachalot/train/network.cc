@@ -10,6 +10,7 @@
 #include "cachalot/train/linear.h"
 #include "cachalot/train/loss.h"
 #include "cachalot/train/reduce.h"
+#include "cachalot/train/residual_gain.h"
 
 namespace cachalot::train {
 namespace {
@@ -100,11 +101,12 @@ template <typename T>
 class Network<T>::Impl {
  public:
   Impl(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx,
-       Precision precision)
+       const NetworkOptions& options)
       : config_(config),
         ctx_(ctx),
-        params_(BindParameters(config_, set, precision == Precision::kBf16)),
-        hyper_{.streams = config.hc_mult,
+        params_(BindParameters(config_, set, options.precision == Precision::kBf16)),
+        hyper_{.map = options.residual,
+               .streams = config.hc_mult,
                .sinkhorn_iters = config.hc_sinkhorn_iters,
                .hc_eps = double{config.hc_eps},
                .norm_eps = double{config.rms_norm_eps}},
@@ -134,6 +136,15 @@ class Network<T>::Impl {
     Record(with_mtp);
     if (options.backward) Backward(with_mtp);
     return sums;
+  }
+
+  std::vector<double> ResidualGains() const {
+    std::vector<MatView<const T>> maps;
+    for (const Layer<T>& layer : layers_) {
+      maps.push_back(layer.attn_half.hyper.comb.view());
+      maps.push_back(layer.ffn_half.hyper.comb.view());
+    }
+    return CompositeGains<T>(maps, hyper_.streams);
   }
 
   size_t activation_bytes() const {
@@ -368,8 +379,8 @@ class Network<T>::Impl {
 
 template <typename T>
 Network<T>::Network(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx,
-                    Precision precision)
-    : impl_(std::make_unique<Impl>(config, set, ctx, precision)) {}
+                    const NetworkOptions& options)
+    : impl_(std::make_unique<Impl>(config, set, ctx, options)) {}
 
 template <typename T>
 Network<T>::~Network() = default;
@@ -377,6 +388,11 @@ Network<T>::~Network() = default;
 template <typename T>
 LossSums Network<T>::Run(const TrainBatch& batch, const RunOptions& options) {
   return impl_->Run(batch, options);
+}
+
+template <typename T>
+std::vector<double> Network<T>::ResidualGains() const {
+  return impl_->ResidualGains();
 }
 
 template <typename T>

@@ -15,6 +15,7 @@
 #include "cachalot/model/config.h"
 #include "cachalot/train/attention.h"
 #include "cachalot/train/batch.h"
+#include "cachalot/train/hyper.h"
 #include "cachalot/train/parameters.h"
 
 namespace cachalot::train {
@@ -60,6 +61,11 @@ enum class Precision : uint8_t {
   kBf16,  // operands rounded to BF16 where the target has the instruction; router and mHC float32
 };
 
+struct NetworkOptions {
+  Precision precision = Precision::kFloat32;
+  ResidualMap residual = ResidualMap::kSinkhorn;
+};
+
 enum class CsaMode : uint8_t {
   kDense,   // every visible entry: the dense stage and the indexer's warm-up [report.md 7.2]
   kSparse,  // the index_topk the indexer chooses
@@ -85,13 +91,15 @@ template <typename T>
 class Network {
  public:
   Network(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx,
-          Precision precision = Precision::kFloat32);
+          const NetworkOptions& options = {});
   ~Network();
 
   // Adds the gradients of the scaled losses to those of the set. The bits depend on parameters,
   // batch and target only, not on threads. A batch with a token >= vocab_size, or without the
   // targets a loss needs, is a bug.
   LossSums Run(const TrainBatch& batch, const RunOptions& options);
+  // CompositeGains of the main layers' maps in the last Run: two entries a layer.
+  std::vector<double> ResidualGains() const;
   // Memory of activations and scratch.
   size_t activation_bytes() const;
 

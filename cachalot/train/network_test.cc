@@ -175,7 +175,7 @@ TEST_F(NetworkTest, Bf16GradientsStayNearFloat32) {
   Network<float>(config_, set_, ctx_).Run(batch_, options);
   options.record = nullptr;
   options.replay = &frozen;
-  Network<float>(config_, rounded, ctx_, Precision::kBf16).Run(batch_, options);
+  Network<float>(config_, rounded, ctx_, {.precision = Precision::kBf16}).Run(batch_, options);
   double error = 0;
   double norm = 0;
   for (size_t i = 0; i < set_.parameters.size(); ++i) {

@@ -51,7 +51,8 @@ struct Recipe {
   DataOptions data;
   Schedule schedule;
   OptimizerOptions optimizer;
-  float clip_norm = 1.0f;  // of the whole gradient; 0: off
+  float clip_norm = 1.0f;                         // of the whole gradient; 0: off
+  ResidualMap residual = ResidualMap::kSinkhorn;  // others: for comparison, no export, no qat
   LossOptions loss;
   PrecisionOptions precision;
   CheckpointOptions checkpoint;

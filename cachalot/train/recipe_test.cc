@@ -102,6 +102,13 @@ TEST(Recipe, BadValuesNameFoundAndExpected) {
             std::string::npos);
   EXPECT_NE(Refusal("o_groups = 2", "o_groups = 3").find("expected a divisor"), std::string::npos);
   EXPECT_NE(Refusal("steps = 600", "steps = ").find("x.toml:"), std::string::npos);
+  EXPECT_NE(Refusal("[evaluation]", "[residual]\nmap = \"hc\"\n[evaluation]")
+                .find("expected one of \"mhc\", \"unconstrained\", \"plain\""),
+            std::string::npos);
+  EXPECT_NE(
+      Refusal("[evaluation]", "[residual]\nmap = \"plain\"\n[precision]\nqat = true\n[evaluation]")
+          .find("qat must be false"),
+      std::string::npos);
   EXPECT_FALSE(LoadRecipe("/nonexistent.toml").ok());
 }
 

@@ -26,6 +26,10 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 bool IsIndexer(std::string_view name) { return name.find(".indexer.") != std::string_view::npos; }
+bool IsHyperMap(std::string_view name) {
+  return name.find(".hc_attn_") != std::string_view::npos ||
+         name.find(".hc_ffn_") != std::string_view::npos;
+}
 
 // Weights of matrices that multiply a token: of routed experts the chosen ones, the head once more
 // for the MTP block, the embedding never.
@@ -139,7 +143,8 @@ Status Trainer::Impl::Open() {
   }
   CACHALOT_TRY(masters_, MakeParameters(recipe_.model));
   CACHALOT_TRY(working_, MakeParameters(recipe_.model));
-  InitializeParameters(recipe_.model, recipe_.seed, masters_);
+  InitializeParameters(recipe_.model, recipe_.seed, masters_,
+                       recipe_.residual == ResidualMap::kUnconstrained);
   for (Parameter& p : masters_.parameters) p.grad = {};  // those of `working_` visit, see Step
   optimizer_ = std::make_unique<Optimizer>(recipe_.model, masters_, recipe_.optimizer);
   model::Config released = recipe_.model;
@@ -150,8 +155,9 @@ Status Trainer::Impl::Open() {
   for (size_t i = 0; i < masters_.tables.size(); ++i) {
     working_.tables[i].ids = masters_.tables[i].ids;
   }
-  network_ =
-      std::make_unique<Network<float>>(recipe_.model, working_, ctx_, recipe_.precision.products);
+  network_ = std::make_unique<Network<float>>(
+      recipe_.model, working_, ctx_,
+      NetworkOptions{.precision = recipe_.precision.products, .residual = recipe_.residual});
   expert_load_.assign(recipe_.model.num_hidden_layers + recipe_.model.num_draft_layers(),
                       std::vector<uint64_t>(recipe_.model.n_routed_experts));
   flop_per_token_ = 6.0 * static_cast<double>(ActingWeights(recipe_.model));
@@ -247,13 +253,15 @@ LossSums Trainer::Impl::AccumulateGradients(const std::vector<TrainBatch>& batch
   return all;
 }
 
-// An idle indexer keeps its values: decay without gradients would shrink it.
+// What has no gradients keeps its values: decay alone would shrink it.
 std::vector<uint8_t> Trainer::Impl::Frozen(AttentionMode mode) const {
   std::vector<uint8_t> frozen(masters_.parameters.size());
   for (size_t i = 0; i < frozen.size(); ++i) {
     const bool indexer = IsIndexer(masters_.parameters[i].name);
     if (mode == AttentionMode::kDense) frozen[i] = indexer ? 1 : 0;
     if (mode == AttentionMode::kIndexerWarmup) frozen[i] = indexer ? 0 : 1;
+    const bool unused = recipe_.residual == ResidualMap::kIdentity;
+    if (unused && IsHyperMap(masters_.parameters[i].name)) frozen[i] = 1;
   }
   return frozen;
 }
@@ -311,6 +319,8 @@ Result<StepMetrics> Trainer::Impl::Step() {
   for (size_t i = 0; i < masters_.parameters.size(); ++i) {
     std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
   }
+  m.residual_gains = network_->ResidualGains();
+  m.mhc_gain = *std::max_element(m.residual_gains.begin(), m.residual_gains.end());
   tokens_ += sums.tokens;
   m.tokens = tokens_;
   m.mtp_loss = sums.mtp_tokens > 0 ? sums.mean_mtp() : 0.0;

@@ -143,6 +143,31 @@ TEST(Trainer, OnlyTheIndexerLearnsInItsWarmup) {
   }
 }
 
+// Two layers and an MTP block that learn under each residual map. Doubly stochastic maps keep the
+// gain at 1, and so does the identity; a linear map starts there and leaves.
+TEST(Trainer, ResidualMapsLearnAndTheirGainIsKnown) {
+  for (const ResidualMap map :
+       {ResidualMap::kSinkhorn, ResidualMap::kUnconstrained, ResidualMap::kIdentity}) {
+    Counting setup;
+    setup.recipe.residual = map;
+    setup.recipe.precision.qat = false;
+    ThreadPool pool(2);
+    auto trainer = setup.Open("run", pool);
+    std::vector<double> losses;
+    Take(*trainer, 6, &losses);
+    EXPECT_LT(losses.back(), losses.front());
+    const auto metrics = ReadMetrics(setup.dir / "run");
+    ASSERT_TRUE(metrics.ok());
+    const StepMetrics& last = metrics->back();
+    EXPECT_EQ(last.residual_gains.size(), 2 * setup.recipe.model.num_hidden_layers);
+    if (map == ResidualMap::kUnconstrained) {
+      EXPECT_GT(last.mhc_gain, 1.001);
+    } else {
+      EXPECT_NEAR(last.mhc_gain, 1.0, map == ResidualMap::kIdentity ? 0.0 : 1e-3);
+    }
+  }
+}
+
 // The loss that the quantization-aware phase reports is that of the bytes it would write, whoever
 // computes it.
 TEST(Trainer, ExportedLossIsTheQuantizedLossToTheBit) {
