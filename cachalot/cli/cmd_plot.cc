@@ -32,6 +32,7 @@ struct LoadedRun {
 template <typename Value>
 void AddSeries(train::Panel& panel, const std::vector<LoadedRun>& runs, const std::string& what,
                const Value& value) {
+  AddSeries(panels[4], runs, "norm", [](const StepMetrics& m) { return m.gradient_norm; });
   for (const LoadedRun& run : runs) {
     train::Series series{.name = runs.size() == 1 ? what : StrCat(run.name, " ", what)};
     for (const StepMetrics& m : run.metrics) {
@@ -54,11 +55,13 @@ double MeanLoad(const StepMetrics& m) {
 }
 
 std::vector<train::Panel> Panels(const std::vector<LoadedRun>& runs) {
-  std::vector<train::Panel> panels = {{"loss, nats a token", "step", {}},
-                                      {"learning rate", "step", {}},
-                                      {"load of the busiest expert over the mean", "step", {}},
-                                      {"gain of the composite residual map", "step", {}},
-                                      {"the same over depth, last step", "half-layer", {}}};
+  std::vector<train::Panel> panels = {
+      {"loss, nats a token", "step", {}},
+      {"learning rate", "step", {}},
+      {"load of the busiest expert over the mean", "step", {}},
+      {"gain of the composite residual map", "step", {}},
+      {"norm of the gradient", "step", {}},
+      {"gain of the composite residual map over depth, last step", "half-layer", {}}};
   AddSeries(panels[0], runs, "training", [](const StepMetrics& m) { return m.loss; });
   AddSeries(panels[0], runs, "validation",
             [](const StepMetrics& m) { return m.validation_loss.value_or(std::nan("")); });
@@ -66,13 +69,14 @@ std::vector<train::Panel> Panels(const std::vector<LoadedRun>& runs) {
   AddSeries(panels[2], runs, "worst layer", LargestLoad);
   AddSeries(panels[2], runs, "mean of layers", MeanLoad);
   AddSeries(panels[3], runs, "gain", [](const StepMetrics& m) { return m.mhc_gain; });
+  AddSeries(panels[4], runs, "norm", [](const StepMetrics& m) { return m.gradient_norm; });
   for (const LoadedRun& run : runs) {
     train::Series series{.name = runs.size() == 1 ? "gain" : run.name};
     if (run.metrics.empty()) continue;
     for (const double gain : run.metrics.back().residual_gains) {
       series.points.emplace_back(static_cast<double>(series.points.size() + 1), gain);
     }
-    panels[4].series.push_back(std::move(series));
+    panels[5].series.push_back(std::move(series));
   }
   return panels;
 }

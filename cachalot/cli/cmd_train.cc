@@ -97,10 +97,15 @@ class Reporter {
 Result<bool> TakeSteps(train::Trainer& trainer, const train::Recipe& recipe, uint64_t until) {
   const uint64_t end = until > 0 ? std::min(until, recipe.schedule.steps) : recipe.schedule.steps;
   Reporter reporter(trainer.step(), end);
-  while (trainer.step() < end) {
+  while (trainer.step() < end || !trainer.can_save()) {
     CACHALOT_TRY(const train::StepMetrics m, trainer.Step());
-    reporter.Report(m);
-    if (InterruptRequested()) break;
+    if (trainer.step() <= m.step) {
+      fmt::print(stderr, "step {}: loss {:.4f} is a spike; back to step {}, routing anticipated\n",
+                 m.step + 1, m.loss, trainer.step());
+    } else {
+      reporter.Report(m);
+    }
+    if (InterruptRequested() && trainer.can_save()) break;
   }
   if (StderrIsTerminal()) fmt::print(stderr, "\r\x1b[K");
   if (!trainer.done()) CACHALOT_RETURN_IF_ERROR(trainer.Save());

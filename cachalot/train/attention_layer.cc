@@ -278,9 +278,11 @@ void AttentionLayer<T>::BackwardIndexer(StepEnv<T>& env, MatView<const T> x) {
 template <typename T>
 size_t AttentionLayer<T>::bytes() const {
   const auto compressor = [](const CompressorSaved<T>& c) {
-    return c.k.bytes() + c.gate.bytes() + c.pooled.bytes() + c.entries.bytes();
+    return c.k.bytes() + c.gate.bytes() + c.pooled.bytes() + c.norm.inverse_rms.bytes() +
+           c.entries.bytes();
   };
-  return qr_raw_.bytes() + qr_.bytes() + q_raw_.bytes() + q_.bytes() + kv_raw_.bytes() +
+  return qr_norm_.inverse_rms.bytes() + q_norm_.inverse_rms.bytes() + kv_norm_.inverse_rms.bytes() +
+         qr_raw_.bytes() + qr_.bytes() + q_raw_.bytes() + q_.bytes() + kv_raw_.bytes() +
          kv_.bytes() + out_.bytes() + mid_.bytes() + saved_.lse.bytes() + compressor(compressor_) +
          compressor(indexer_.compressor) + indexer_.q.bytes() + indexer_.weights.bytes() +
          indexer_.scores.bytes() + indexer_.mass.bytes();

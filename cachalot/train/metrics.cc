@@ -94,6 +94,7 @@ std::string StepToJson(const StepMetrics& m) {
     json[list.name] = numbers;
   }
   if (m.validation_loss) json["validation_loss"] = Number(*m.validation_loss);
+  if (m.rolled_back_from) json["rolled_back_from"] = *m.rolled_back_from;
   return json.dump();
 }
 
@@ -125,6 +126,7 @@ Result<StepMetrics> StepFromJson(std::string_view line, std::string_view name) {
   if (const auto loss = json.find("validation_loss"); loss != json.end()) {
     CACHALOT_TRY(m.validation_loss, NumberFrom(*loss, "validation_loss", name));
   }
+  m.rolled_back_from = whole("rolled_back_from");
   return m;
 }
 

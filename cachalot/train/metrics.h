@@ -31,6 +31,8 @@ struct StepMetrics {
   std::vector<double> residual_gains;  // over depth, two a layer (residual_gain.h); only in JSONL
   std::vector<double> expert_load;     // each layer: largest load of an expert over the mean
   std::optional<double> validation_loss;
+  // The step whose loss was a spike, if this is the first step after going back; only in JSONL.
+  std::optional<uint64_t> rolled_back_from;
 };
 
 // One JSON object; StepFromJson reads it back exactly.

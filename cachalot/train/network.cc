@@ -26,8 +26,9 @@ struct HalfSaved {
   Matrix<T> z;  // [T, D] its output
 
   size_t bytes() const {
-    return streams.bytes() + hyper.fn_u.bytes() + hyper.comb.bytes() + y.bytes() + x.bytes() +
-           z.bytes();
+    return streams.bytes() + hyper.fn_u.bytes() + hyper.inverse_rms.bytes() + hyper.pre.bytes() +
+           hyper.post.bytes() + hyper.comb.bytes() + norm.inverse_rms.bytes() + y.bytes() +
+           x.bytes() + z.bytes();
   }
 };
 
@@ -147,18 +148,16 @@ class Network<T>::Impl {
     return CompositeGains<T>(maps, hyper_.streams);
   }
 
-  size_t activation_bytes() const {
-    size_t total = final_.bytes() + d_streams_.bytes() + head_scratch_.logits.bytes();
-    for (const Layer<T>& layer : layers_) total += LayerBytes(layer);
-    if (mtp_) total += LayerBytes(mtp_->layer) + mtp_->streams.bytes() + mtp_->h.bytes();
+  size_t kept_bytes() const {
+    size_t total = 0;
+    for (const Layer<T>& layer : layers_) {
+      total += layer.attn_half.bytes() + layer.ffn_half.bytes() + layer.attention.bytes() +
+               layer.ffn.bytes();
+    }
     return total;
   }
 
  private:
-  static size_t LayerBytes(const Layer<T>& layer) {
-    return layer.attn_half.bytes() + layer.ffn_half.bytes() + layer.attention.bytes() +
-           layer.ffn.bytes();
-  }
   MatView<T> Streams(Matrix<T>& m) {
     return m.Resize(env_.batch->num_tokens(), hyper_.streams * config_.hidden_size);
   }
@@ -204,7 +203,7 @@ class Network<T>::Impl {
 
   const EntrySelection* ReplayEntries(size_t layer) const {
     const Selections* replay = env_.options.replay;
-    return replay == nullptr ? nullptr : &replay->entries[layer];
+    return replay == nullptr || replay->entries.empty() ? nullptr : &replay->entries[layer];
   }
 
   void ForwardMain(LossSums& sums) {
@@ -396,8 +395,8 @@ std::vector<double> Network<T>::ResidualGains() const {
 }
 
 template <typename T>
-size_t Network<T>::activation_bytes() const {
-  return impl_->activation_bytes();
+size_t Network<T>::kept_bytes() const {
+  return impl_->kept_bytes();
 }
 
 template class Network<float>;

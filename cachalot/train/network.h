@@ -47,7 +47,8 @@ struct LossSums {
 };
 
 // Hard choices of a step: replayed to hold them fixed (finite differences, Anticipatory Routing,
-// routing replay). Layers 0 .. L-1, then the MTP block.
+// routing replay). Layers 0 .. L-1, then the MTP block. When replayed, empty `unbiased` or
+// `entries` are chosen anew.
 struct Selections {
   std::vector<std::vector<uint32_t>> experts;  // [layer][T A], ids ascending within a token
   // [layer][T A] the choice without bias, which the balance loss counts; empty where it does not.
@@ -100,8 +101,8 @@ class Network {
   LossSums Run(const TrainBatch& batch, const RunOptions& options);
   // CompositeGains of the main layers' maps in the last Run: two entries a layer.
   std::vector<double> ResidualGains() const;
-  // Memory of activations and scratch.
-  size_t activation_bytes() const;
+  // Memory of what the main layers keep from forward to backward; PlanMemory counts it beforehand.
+  size_t kept_bytes() const;
 
  private:
   class Impl;

@@ -72,7 +72,7 @@ void BM_ForwardBackward(benchmark::State& state, Precision precision) {
   state.counters["%f32peak"] =
       Counter(100 * tokens * kFlopPerToken / peak, Counter::kIsIterationInvariantRate);
   state.counters["peakGflops"] = peak / 1e9;
-  state.counters["activationMB"] = static_cast<double>(network.activation_bytes()) / 1e6;
+  state.counters["keptMB"] = static_cast<double>(network.kept_bytes()) / 1e6;
 }
 BENCHMARK_CAPTURE(BM_ForwardBackward, bf16, Precision::kBf16)
     ->Arg(1)

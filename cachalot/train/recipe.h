@@ -12,6 +12,7 @@
 #include "cachalot/train/network.h"
 #include "cachalot/train/optimizer.h"
 #include "cachalot/train/schedule.h"
+#include "cachalot/train/stability.h"
 
 namespace cachalot::train {
 
@@ -55,6 +56,7 @@ struct Recipe {
   ResidualMap residual = ResidualMap::kSinkhorn;  // others: for comparison, no export, no qat
   LossOptions loss;
   PrecisionOptions precision;
+  StabilityOptions stability;
   CheckpointOptions checkpoint;
   EvaluationOptions evaluation;
 };

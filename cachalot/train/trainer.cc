@@ -76,19 +76,28 @@ class Trainer::Impl {
   Result<std::optional<double>> Evaluate();
   double flop_per_token() const { return flop_per_token_; }
   uint64_t step() const { return step_; }
+  bool can_save() const { return !anticipating() || steps_since_anticipated() == 0; }
   const Schedule& schedule() const { return recipe_.schedule; }
   const ParameterSet& parameters() const { return masters_; }
 
  private:
   std::string checkpoint_dir() const { return options_.run_dir + "/checkpoints"; }
+  bool anticipating() const { return step_ < std::min(anticipate_until_, schedule().steps); }
+  uint64_t steps_since_anticipated() const {
+    return (step_ - anticipate_from_) % recipe_.stability.anticipate_lag;
+  }
   bool quantized(uint64_t step) const {
     return recipe_.precision.qat && step >= recipe_.precision.qat_from_step;
   }
   Status OpenData();
   Status Resume();
+  Status Restore(const std::string& checkpoint);
   void PrepareWeights(bool quantized);
   void RoundTrip(const model::StoredTensor& stored, const Parameter& master, Parameter& out);
-  std::vector<TrainBatch> ReadBatch(uint64_t step);
+  std::vector<TrainBatch> ReadBatch(uint64_t step, PackedReader& reader) const;
+  void Anticipate();
+  bool IsSpike(double loss);
+  Result<StepMetrics> RollBack(const std::string& checkpoint, const StepMetrics& spike);
   LossSums AccumulateGradients(const std::vector<TrainBatch>& batches, AttentionMode mode);
   std::vector<uint8_t> Frozen(AttentionMode mode) const;
   std::vector<double> MoveRouterBiases();
@@ -111,6 +120,11 @@ class Trainer::Impl {
   std::map<std::string, model::StoredTensor, std::less<>> stored_;  // in the released format
   uint64_t step_ = 0;
   uint64_t tokens_ = 0;
+  bool checkpoint_due_ = false;
+  SpikeDetector spikes_;
+  uint64_t anticipate_from_ = 0, anticipate_until_ = 0;
+  uint64_t rolled_back_from_ = 0;  // 1 + the step of the spike, until it is in the metrics; 0: none
+  std::vector<std::vector<Selections>> anticipated_;  // [step since it was computed][micro-batch]
   double flop_per_token_ = 0;
 };
 
@@ -171,15 +185,27 @@ Status Trainer::Impl::Resume() {
   if (!latest.ok()) {
     return latest.error().code == ErrorCode::kNotFound ? Status() : Status(latest.error());
   }
-  CACHALOT_TRY(const RunState state, LoadRun(*latest, masters_, *optimizer_));
+  return Restore(*latest);
+}
+
+Status Trainer::Impl::Restore(const std::string& checkpoint) {
+  CACHALOT_TRY(const RunState state, LoadRun(checkpoint, masters_, *optimizer_));
   if (state.recipe != options_.recipe_text) {
     return Error{
         ErrorCode::kInvalidArgument,
-        StrCat(*latest, ": was made with another recipe; take that one, or another --out")};
+        StrCat(checkpoint, ": was made with another recipe; take that one, or another --out")};
   }
   CACHALOT_RETURN_IF_ERROR(reader_->Seek(state.data));
   step_ = state.step;
   tokens_ = state.tokens;
+  const auto number = [&](const char* name) {
+    const auto found = state.numbers.find(name);
+    return found == state.numbers.end() ? 0 : found->second;
+  };
+  spikes_.Load(state.numbers);
+  anticipate_from_ = number("anticipate.from");
+  anticipate_until_ = number("anticipate.until");
+  rolled_back_from_ = number("anticipate.spike");
   return {};
 }
 
@@ -206,14 +232,14 @@ void Trainer::Impl::PrepareWeights(bool quantized) {
   }
 }
 
-std::vector<TrainBatch> Trainer::Impl::ReadBatch(uint64_t step) {
+std::vector<TrainBatch> Trainer::Impl::ReadBatch(uint64_t step, PackedReader& reader) const {
   const uint64_t rows = BatchSequences(schedule(), step);
   const uint64_t micro = MicroBatchSequences(schedule(), step);
   const uint32_t length = StageAt(schedule(), step).sequence_length;
   std::vector<TrainBatch> batches((rows + micro - 1) / micro);
   PackedSequence row;
   for (uint64_t r = 0; r < rows; ++r) {
-    reader_->Next(length, row);
+    reader.Next(length, row);
     AppendSequence(row, recipe_.model.bos_token_id, batches[r / micro]);
   }
   return batches;
@@ -243,14 +269,59 @@ LossSums Trainer::Impl::AccumulateGradients(const std::vector<TrainBatch>& batch
   run.scales.indexer = run.indexer_loss ? mean(1.0, all.tokens) : 0.0;
   for (auto& layer : expert_load_) std::fill(layer.begin(), layer.end(), uint64_t{0});
   working_.ZeroGradients();
-  for (const TrainBatch& batch : batches) {
-    const LossSums sums = network_->Run(batch, run);
+  for (size_t b = 0; b < batches.size(); ++b) {
+    if (anticipating()) {
+      run.replay = &anticipated_[steps_since_anticipated()][b];
+    }
+    const LossSums sums = network_->Run(batches[b], run);
     all.ce += sums.ce;
     all.mtp += sums.mtp;
     all.balance += sums.balance;
     all.indexer += sums.indexer;
   }
   return all;
+}
+
+// The routing of the next anticipate_lag steps, by the parameters of now. The
+// gate weights are still computed at each step: only the choice is old. [report.md 7.5]
+void Trainer::Impl::Anticipate() {
+  PackedReader ahead = *reader_;
+  RunOptions run;
+  run.backward = false;
+  run.quantized_activations = quantized(step_);
+  anticipated_.clear();
+  const uint64_t end = std::min(step_ + recipe_.stability.anticipate_lag, schedule().steps);
+  for (uint64_t step = step_; step < end; ++step) {
+    const bool sparse = StageAt(schedule(), step).attention == AttentionMode::kSparse;
+    run.csa = sparse ? CsaMode::kSparse : CsaMode::kDense;
+    std::vector<Selections>& selections = anticipated_.emplace_back();
+    for (const TrainBatch& batch : ReadBatch(step, ahead)) {
+      run.record = &selections.emplace_back();
+      network_->Run(batch, run);
+      run.record->unbiased.clear();
+      run.record->entries.clear();
+    }
+  }
+}
+
+bool Trainer::Impl::IsSpike(double loss) {
+  const bool jump = StageAt(schedule(), step_).from_step == step_ ||
+                    (recipe_.precision.qat && recipe_.precision.qat_from_step == step_);
+  if (jump) spikes_.Reset();
+  return spikes_.Take(loss, recipe_.stability.spike_deviations) && !anticipating();
+}
+
+// Saved at once: a run that is killed after this must go on in the same way.
+Result<StepMetrics> Trainer::Impl::RollBack(const std::string& checkpoint,
+                                            const StepMetrics& spike) {
+  CACHALOT_RETURN_IF_ERROR(Restore(checkpoint));
+  anticipate_from_ = step_;
+  anticipate_until_ = step_ + recipe_.stability.anticipate_steps;
+  rolled_back_from_ = spike.step + 1;
+  CACHALOT_TRY(MetricsWriter writer, MetricsWriter::Open(options_.run_dir, step_));
+  metrics_.emplace(std::move(writer));
+  CACHALOT_RETURN_IF_ERROR(Save());
+  return spike;
 }
 
 // What has no gradients keeps its values: decay alone would shrink it.
@@ -295,7 +366,8 @@ Result<StepMetrics> Trainer::Impl::Step() {
   const auto start = Clock::now();
   const AttentionMode mode = StageAt(schedule(), step_).attention;
   PrepareWeights(quantized(step_));
-  const std::vector<TrainBatch> batches = ReadBatch(step_);
+  if (anticipating() && can_save()) Anticipate();
+  const std::vector<TrainBatch> batches = ReadBatch(step_, *reader_);
   const LossSums sums = AccumulateGradients(batches, mode);
   for (size_t i = 0; i < masters_.parameters.size(); ++i) {
     std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
@@ -309,12 +381,19 @@ Result<StepMetrics> Trainer::Impl::Step() {
                         bad.empty() ? "" : ", first in ", bad,
                         "; lower the learning rate or go on from an earlier checkpoint")};
   }
+  StepMetrics m{.step = step_, .loss = loss, .gradient_norm = norm};
+  if (IsSpike(loss)) {
+    const auto checkpoint = LatestRun(checkpoint_dir());
+    if (checkpoint.ok()) return RollBack(*checkpoint, m);
+  }
   if (recipe_.clip_norm > 0 && norm > double{recipe_.clip_norm}) {
     ScaleGradients(masters_, static_cast<float>(double{recipe_.clip_norm} / norm), ctx_);
   }
   const double lr = LearningRate(schedule(), step_);
   optimizer_->Step(masters_, static_cast<float>(lr), Frozen(mode), ctx_);
-  StepMetrics m{.step = step_, .loss = loss, .learning_rate = lr, .gradient_norm = norm};
+  m.learning_rate = lr;
+  if (rolled_back_from_ > 0) m.rolled_back_from = rolled_back_from_ - 1;
+  rolled_back_from_ = 0;
   if (mode != AttentionMode::kIndexerWarmup) m.expert_load = MoveRouterBiases();
   for (size_t i = 0; i < masters_.parameters.size(); ++i) {
     std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
@@ -342,15 +421,22 @@ Status Trainer::Impl::Finish(StepMetrics& m) {
     CACHALOT_TRY(m.validation_loss, Evaluate());
   }
   CACHALOT_RETURN_IF_ERROR(metrics_->Append(m));
-  return last || step_ % recipe_.checkpoint.every_steps == 0 ? Save() : Status();
+  checkpoint_due_ = checkpoint_due_ || last || step_ % recipe_.checkpoint.every_steps == 0;
+  if (!checkpoint_due_ || !can_save()) return {};
+  checkpoint_due_ = false;
+  return Save();
 }
 
 Status Trainer::Impl::Save() {
-  const RunState state{.recipe = options_.recipe_text,
-                       .step = step_,
-                       .tokens = tokens_,
-                       .data = reader_->position(),
-                       .numbers = {}};
+  CACHALOT_CHECK(can_save());
+  RunState state{.recipe = options_.recipe_text,
+                 .step = step_,
+                 .tokens = tokens_,
+                 .data = reader_->position(),
+                 .numbers = {{"anticipate.from", anticipate_from_},
+                             {"anticipate.until", anticipate_until_},
+                             {"anticipate.spike", rolled_back_from_}}};
+  spikes_.Save(state.numbers);
   CACHALOT_RETURN_IF_ERROR(SaveRun(RunPath(checkpoint_dir(), step_), state, masters_, *optimizer_));
   return PruneRuns(checkpoint_dir(), recipe_.checkpoint.keep_last);
 }
@@ -402,6 +488,7 @@ Result<std::unique_ptr<Trainer>> Trainer::Create(const Recipe& recipe,
 }
 
 uint64_t Trainer::step() const { return impl_->step(); }
+bool Trainer::can_save() const { return impl_->can_save(); }
 bool Trainer::done() const { return impl_->step() >= impl_->schedule().steps; }
 Result<StepMetrics> Trainer::Step() { return impl_->Step(); }
 Status Trainer::Save() { return impl_->Save(); }

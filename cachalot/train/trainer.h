@@ -41,14 +41,18 @@ class Trainer {
 
   uint64_t step() const;  // the next one to take; 0-based
   bool done() const;      // all steps of the schedule are taken
+  // False while routing is anticipated, but for every anticipate_lag-th step.
+  bool can_save() const;
 
   // Takes one step: gradients over the batch in micro-batches, clipping, optimizer, router biases;
-  // evaluates and saves a checkpoint where the recipe says so; appends the metrics. kDataCorruption
-  // with the name of the first tensor if a value is no finite number any more: nothing is saved
-  // then, and the last checkpoint is the way back.
+  // evaluates and saves a checkpoint where the recipe says so; appends the metrics. A loss spike
+  // takes the run back to its newest checkpoint instead: the metrics returned are those of the
+  // spike, `step()` is smaller than before, and the next steps anticipate their routing.
+  // kDataCorruption with the name of the first tensor if a value is no finite number any more:
+  // nothing is saved then, and the last checkpoint is the way back.
   Result<StepMetrics> Step();
 
-  // A checkpoint of now, atomic; older ones beyond keep_last are removed.
+  // A checkpoint of now, atomic; older ones beyond keep_last are removed. Needs can_save().
   Status Save();
 
   // Mean next-token loss over the recipe's validation tokens; nullopt without validation data. In

@@ -195,6 +195,54 @@ TEST(Trainer, ExportedLossIsTheQuantizedLossToTheBit) {
   EXPECT_EQ(metrics->back().validation_loss, **evaluated);
 }
 
+TEST(SpikeDetector, JumpsOnceItKnowsTheLoss) {
+  SpikeDetector detector;
+  EXPECT_FALSE(detector.Take(100, 5));
+  for (int i = 0; i < 200; ++i) EXPECT_FALSE(detector.Take(3 + 0.1 * (i % 2), 5)) << i;
+  EXPECT_FALSE(detector.Take(3.2, 5));
+  std::map<std::string, uint64_t> numbers;
+  detector.Save(numbers);
+  SpikeDetector restored;
+  restored.Load(numbers);
+  EXPECT_TRUE(restored.Take(3.5, 5));
+  EXPECT_TRUE(restored.Take(3.5, 5));  // it did not enter the mean
+  EXPECT_FALSE(restored.Take(3.5, 0));
+  restored.Reset();
+  EXPECT_FALSE(restored.Take(30, 5));
+}
+
+// With so low a threshold the noise of the loss is a spike: the run goes back, anticipates its
+// routing, and is stopped in the middle of it.
+TEST(Trainer, SpikesRollBackAndStoppedRunsEndInTheSameBits) {
+  Counting setup;
+  setup.recipe.precision.qat = false;
+  setup.recipe.evaluation.every_steps = 1000;
+  setup.recipe.schedule.steps = 56;
+  setup.recipe.schedule.batch_ramp_steps = 0;
+  setup.recipe.schedule.stages = {{0, 48, AttentionMode::kDense}};
+  setup.recipe.stability = {.spike_deviations = 0.3, .anticipate_steps = 11, .anticipate_lag = 4};
+  ThreadPool pool(2);
+  auto straight = setup.Open("straight", pool);
+  std::vector<uint64_t> returns;
+  while (!straight->done()) {
+    const uint64_t at = straight->step();
+    ASSERT_TRUE(straight->Step().ok());
+    if (straight->step() <= at) returns.push_back(straight->step());
+  }
+  ASSERT_FALSE(returns.empty());
+  const auto metrics = ReadMetrics(setup.dir / "straight");
+  ASSERT_TRUE(metrics.ok());
+  EXPECT_EQ(metrics->size(), 56u);
+  EXPECT_TRUE((*metrics)[returns.back()].rolled_back_from.has_value());
+
+  auto stopped = setup.Open("stopped", pool);
+  while (!stopped->done() && stopped->can_save()) ASSERT_TRUE(stopped->Step().ok());
+  EXPECT_FALSE(stopped->done());
+  stopped = setup.Open("stopped", pool);  // killed while it anticipates
+  while (!stopped->done()) ASSERT_TRUE(stopped->Step().ok());
+  ExpectSameBits(straight->parameters(), stopped->parameters());
+}
+
 TEST(Trainer, RefusesOtherRecipesAndVocabularies) {
   Counting setup;
   ThreadPool pool(1);
