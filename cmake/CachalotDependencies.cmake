@@ -20,6 +20,9 @@ pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc)
 pkg_check_modules(tomlplusplus REQUIRED tomlplusplus)  # used header-only, see train/recipe.cc
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(libedit REQUIRED IMPORTED_TARGET libedit)
+# Optional: training on several ranks. C, since the C++ bindings are gone from the standard.
+enable_language(C)
+find_package(MPI COMPONENTS C)
 if(CACHALOT_TESTS)
   find_package(GTest REQUIRED)
   find_package(rapidcheck REQUIRED)

@@ -32,7 +32,6 @@ struct LoadedRun {
 template <typename Value>
 void AddSeries(train::Panel& panel, const std::vector<LoadedRun>& runs, const std::string& what,
                const Value& value) {
-  AddSeries(panels[4], runs, "norm", [](const StepMetrics& m) { return m.gradient_norm; });
   for (const LoadedRun& run : runs) {
     train::Series series{.name = runs.size() == 1 ? what : StrCat(run.name, " ", what)};
     for (const StepMetrics& m : run.metrics) {

@@ -16,6 +16,7 @@
 #include "cachalot/cli/engine_flags.h"
 #include "cachalot/cli/progress.h"
 #include "cachalot/cli/terminal.h"
+#include "cachalot/comm/communicator.h"
 #include "cachalot/io/mapped_file.h"
 #include "cachalot/kernels/machine_limits.h"
 #include "cachalot/threading/topology.h"
@@ -36,6 +37,7 @@ struct TrainFlags {
   uint32_t threads = 0;
   uint64_t until = 0;
   bool plan = false;
+  bool mpi = false;
   bool json = false;
 };
 
@@ -94,20 +96,30 @@ class Reporter {
   Clock::time_point start_ = Clock::now();
 };
 
-Result<bool> TakeSteps(train::Trainer& trainer, const train::Recipe& recipe, uint64_t until) {
+// Whether any rank was asked to stop; all ranks ask at once.
+bool StopRequested(comm::Communicator& comm) {
+  double stop[1] = {InterruptRequested() ? 1.0 : 0.0};
+  comm.ExactSum(stop);
+  return stop[0] > 0;
+}
+
+Result<bool> TakeSteps(train::Trainer& trainer, const train::Recipe& recipe, uint64_t until,
+                       comm::Communicator& comm) {
   const uint64_t end = until > 0 ? std::min(until, recipe.schedule.steps) : recipe.schedule.steps;
   Reporter reporter(trainer.step(), end);
   while (trainer.step() < end || !trainer.can_save()) {
     CACHALOT_TRY(const train::StepMetrics m, trainer.Step());
-    if (trainer.step() <= m.step) {
+    if (comm.rank() != 0) {
+      // One rank speaks.
+    } else if (trainer.step() <= m.step) {
       fmt::print(stderr, "step {}: loss {:.4f} is a spike; back to step {}, routing anticipated\n",
                  m.step + 1, m.loss, trainer.step());
     } else {
       reporter.Report(m);
     }
-    if (InterruptRequested() && trainer.can_save()) break;
+    if (StopRequested(comm) && trainer.can_save()) break;
   }
-  if (StderrIsTerminal()) fmt::print(stderr, "\r\x1b[K");
+  if (StderrIsTerminal() && comm.rank() == 0) fmt::print(stderr, "\r\x1b[K");
   if (!trainer.done()) CACHALOT_RETURN_IF_ERROR(trainer.Save());
   return trainer.step() >= end;
 }
@@ -157,7 +169,7 @@ Status Evaluate(const train::Recipe& recipe, const TrainFlags& flags, const kern
   return {};
 }
 
-Status RunTrain(const TrainFlags& flags) {
+Status RunTrain(const TrainFlags& flags, comm::Communicator& comm) {
   CACHALOT_TRY(const train::Recipe recipe, train::LoadRecipe(flags.recipe));
   const uint32_t threads = flags.threads > 0 ? flags.threads : NumPhysicalCores();
   if (flags.plan) return PrintPlan(recipe, flags, threads);
@@ -169,20 +181,23 @@ Status RunTrain(const TrainFlags& flags) {
   constexpr uint64_t kMaxRecipeBytes = 1 << 20;
   CACHALOT_TRY(const std::string text, io::ReadFile(flags.recipe, kMaxRecipeBytes));
   const std::string out = flags.out.empty() ? StrCat("runs/", recipe.name) : flags.out;
-  train::TrainerOptions options{.run_dir = out, .recipe_text = text};
+  train::TrainerOptions options{.run_dir = out, .recipe_text = text, .comm = &comm};
   if (flags.export_dir.empty()) {
     constexpr size_t kSmallBuffer = size_t{16} << 20;  // memory's speed is not asked for
-    options.peak_flop_per_s = kernels::MeasureMachineLimits(ctx, kSmallBuffer).f32_flop_per_s;
+    options.peak_flop_per_s =
+        comm.size() * kernels::MeasureMachineLimits(ctx, kSmallBuffer).f32_flop_per_s;
   }
   CACHALOT_TRY(const auto trainer, train::Trainer::Create(recipe, options, ctx));
   if (!flags.export_dir.empty()) return Export(*trainer, recipe, flags.export_dir, flags, ctx);
-  if (trainer->step() > 0) fmt::print(stderr, "{}: going on from step {}\n", out, trainer->step());
+  if (trainer->step() > 0 && comm.rank() == 0)
+    fmt::print(stderr, "{}: going on from step {}\n", out, trainer->step());
   InstallInterruptHandler();
-  CACHALOT_TRY(const bool finished, TakeSteps(*trainer, recipe, flags.until));
+  CACHALOT_TRY(const bool finished, TakeSteps(*trainer, recipe, flags.until, comm));
   if (!finished) {
     return Error{ErrorCode::kCancelled, StrCat("saved at step ", trainer->step(),
                                                "; the same command goes on from there")};
   }
+  if (comm.rank() != 0) return {};
   std::error_code ec;
   const std::string model = out + "/model";
   const bool released = recipe.residual == train::ResidualMap::kSinkhorn;
@@ -191,6 +206,18 @@ Status RunTrain(const TrainFlags& flags) {
     return {};
   }
   return Export(*trainer, recipe, model, flags, ctx);
+}
+
+// A rank that fails takes the others with it: none waits for it.
+int TrainOnRanks(const TrainFlags& flags) {
+  auto comm = flags.mpi ? comm::StartMpi() : comm::SingleRank();
+  if (!comm.ok()) return Report(comm.error());
+  const Status status = RunTrain(flags, **comm);
+  if (status.ok()) return 0;
+  const bool stopped = status.error().code == ErrorCode::kCancelled;  // all ranks know
+  const int exit_code = stopped && (*comm)->rank() != 0 ? 0 : Report(status.error());
+  if (!stopped && (*comm)->size() > 1) (*comm)->Abort(exit_code);
+  return exit_code;
 }
 
 }  // namespace
@@ -233,9 +260,10 @@ void RegisterTrain(CLI::App& app, int& exit_code) {
               "cachalot train recipes/mini.toml --plan\n"
               "cachalot train recipes/nano.toml\n"
               "cachalot train recipes/nano.toml --export /tmp/nano --format bf16\n"
-              "cachalot train recipes/nano.toml --evaluate /tmp/nano");
+              "cachalot train recipes/nano.toml --evaluate /tmp/nano\n"
+              "mpirun -n 2 cachalot train recipes/mini.toml --mpi --threads 1");
   command->callback([flags, &exit_code] {
-    if (const Status s = RunTrain(*flags); !s.ok()) exit_code = Report(s.error());
+    if (const int code = TrainOnRanks(*flags); code != 0) exit_code = code;
   });
 }
 

@@ -2,6 +2,7 @@
 #include "cachalot/train/memory_plan.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "cachalot/model/inventory.h"
 #include "cachalot/train/newton_schulz.h"
@@ -87,6 +88,19 @@ uint64_t SharedFloatsPerToken(const model::Config& c) {
   return floats;
 }
 
+// Gradients are summed by a binary tree over the micro-batches of a step: levels beyond the first.
+uint64_t SubtreeLevels(const Schedule& schedule) {
+  uint64_t levels = 0;
+  for (const Stage& stage : schedule.stages) {
+    const uint64_t step = std::max(stage.from_step, schedule.batch_ramp_steps);
+    const uint64_t slots =
+        (BatchSequences(schedule, step) + MicroBatchSequences(schedule, step) - 1) /
+        MicroBatchSequences(schedule, step);
+    levels = std::max<uint64_t>(levels, static_cast<uint64_t>(std::bit_width(slots - 1)));
+  }
+  return levels;
+}
+
 struct Activations {
   uint64_t kept = 0;
   uint64_t scratch = 0;
@@ -151,6 +165,7 @@ MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads) {
   add("parameters, float32", plan.parameters);
   add("gradients, float32", plan.parameters);
   add("weights as the network computes on them", plan.parameters);
+  add("gradients of subtrees of micro-batches", SubtreeLevels(recipe.schedule) * plan.parameters);
   add("Muon momentum", counts.muon);
   add("AdamW moments", 2 * counts.adamw);
   add("Newton-Schulz scratch", counts.matrix_scratch * num_threads);

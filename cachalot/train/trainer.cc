@@ -2,6 +2,7 @@
 #include "cachalot/train/trainer.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -50,6 +51,8 @@ uint64_t ActingWeights(const model::Config& c) {
   return others + routed / c.n_routed_experts * c.num_experts_per_tok;
 }
 
+constexpr size_t kSlotLosses = 4;  // of a micro-batch: next token, MTP, balance, indexer
+
 size_t CountTargets(const std::vector<uint32_t>& targets) {
   return targets.size() -
          static_cast<size_t>(std::count(targets.begin(), targets.end(), kNoTarget));
@@ -68,7 +71,9 @@ EvaluationSet EvaluationSetOf(const Recipe& recipe, std::shared_ptr<const Datase
 class Trainer::Impl {
  public:
   Impl(const Recipe& recipe, const TrainerOptions& options, const kernels::Context& ctx)
-      : recipe_(recipe), options_(options), ctx_(ctx) {}
+      : recipe_(recipe), options_(options), ctx_(ctx), alone_(comm::SingleRank()) {
+    if (options_.comm == nullptr) options_.comm = alone_.get();
+  }
 
   Status Open();
   Result<StepMetrics> Step();
@@ -90,6 +95,7 @@ class Trainer::Impl {
     return recipe_.precision.qat && step >= recipe_.precision.qat_from_step;
   }
   Status OpenData();
+  Status OpenMetrics();
   Status Resume();
   Status Restore(const std::string& checkpoint);
   void PrepareWeights(bool quantized);
@@ -98,15 +104,23 @@ class Trainer::Impl {
   void Anticipate();
   bool IsSpike(double loss);
   Result<StepMetrics> RollBack(const std::string& checkpoint, const StepMetrics& spike);
+  bool first_rank() const { return options_.comm->rank() == 0; }
   LossSums AccumulateGradients(const std::vector<TrainBatch>& batches, AttentionMode mode);
+  void SumSlots(size_t begin, size_t end, const std::vector<TrainBatch>& batches, RunOptions& run,
+                std::vector<double>& slot_losses);
+  void SumOverRanks(std::vector<double>& slot_losses, LossSums& all);
   std::vector<uint8_t> Frozen(AttentionMode mode) const;
   std::vector<double> MoveRouterBiases();
   Status Finish(StepMetrics& metrics);
+  Result<std::optional<double>> EvaluateHere();
   Result<std::optional<double>> EvaluateExported(const EvaluationSet& set);
 
   Recipe recipe_;
   TrainerOptions options_;
   kernels::Context ctx_;
+  std::unique_ptr<comm::Communicator> alone_;
+  // Sums of finished subtrees of micro-batches, one of each level at a time.
+  std::vector<std::vector<AlignedBuffer<float>>> subtrees_;
   std::shared_ptr<const Dataset> train_, validation_;
   std::unique_ptr<PackedReader> reader_;
   ParameterSet masters_;
@@ -175,6 +189,11 @@ Status Trainer::Impl::Open() {
   expert_load_.assign(recipe_.model.num_hidden_layers + recipe_.model.num_draft_layers(),
                       std::vector<uint64_t>(recipe_.model.n_routed_experts));
   flop_per_token_ = 6.0 * static_cast<double>(ActingWeights(recipe_.model));
+  return OpenMetrics();
+}
+
+Status Trainer::Impl::OpenMetrics() {
+  if (!first_rank()) return {};
   CACHALOT_TRY(MetricsWriter writer, MetricsWriter::Open(options_.run_dir, step_));
   metrics_.emplace(std::move(writer));
   return {};
@@ -268,18 +287,67 @@ LossSums Trainer::Impl::AccumulateGradients(const std::vector<TrainBatch>& batch
   run.scales.balance = warmup ? 0.0 : mean(double{recipe_.loss.balance_weight}, all.samples);
   run.scales.indexer = run.indexer_loss ? mean(1.0, all.tokens) : 0.0;
   for (auto& layer : expert_load_) std::fill(layer.begin(), layer.end(), uint64_t{0});
-  working_.ZeroGradients();
-  for (size_t b = 0; b < batches.size(); ++b) {
-    if (anticipating()) {
-      run.replay = &anticipated_[steps_since_anticipated()][b];
-    }
-    const LossSums sums = network_->Run(batches[b], run);
-    all.ce += sums.ce;
-    all.mtp += sums.mtp;
-    all.balance += sums.balance;
-    all.indexer += sums.indexer;
-  }
+  std::vector<double> slot_losses(kSlotLosses * batches.size());
+  const size_t share = std::max<size_t>(std::bit_ceil(batches.size()), options_.comm->size()) /
+                       options_.comm->size();
+  const size_t begin = options_.comm->rank() * share;
+  SumSlots(begin, begin + share, batches, run, slot_losses);
+  SumOverRanks(slot_losses, all);
   return all;
+}
+
+// The gradients of micro-batches [begin, end), a range of a power of two aligned to its size, by
+// the tree (left half) + (right half); beyond the last micro-batch there is nothing. Which rank
+// sums which subtree changes no bit. Gradients are never -0 (they start at +0), so that adding the
+// +0 of a rank without micro-batches changes none either.
+void Trainer::Impl::SumSlots(size_t begin, size_t end, const std::vector<TrainBatch>& batches,
+                             RunOptions& run, std::vector<double>& slot_losses) {
+  if (end - begin == 1 || begin >= batches.size()) {
+    working_.ZeroGradients();
+    if (begin >= batches.size()) return;
+    if (anticipating()) run.replay = &anticipated_[steps_since_anticipated()][begin];
+    const LossSums sums = network_->Run(batches[begin], run);
+    const double losses[kSlotLosses] = {sums.ce, sums.mtp, sums.balance, sums.indexer};
+    std::copy_n(losses, kSlotLosses, slot_losses.begin() + static_cast<long>(kSlotLosses * begin));
+    return;
+  }
+  const size_t middle = begin + (end - begin) / 2;
+  SumSlots(begin, middle, batches, run, slot_losses);
+  if (middle >= batches.size()) return;
+  const auto level = static_cast<size_t>(std::countr_zero(end - begin)) - 1;
+  if (subtrees_.size() <= level) subtrees_.resize(level + 1);
+  std::vector<AlignedBuffer<float>>& left = subtrees_[level];
+  for (size_t i = left.size(); i < working_.parameters.size(); ++i) {
+    left.emplace_back(working_.parameters[i].size());
+  }
+  // Copied, not swapped: the network holds on to where its gradients are.
+  ctx_.pool->ParallelFor(left.size(), [&](size_t i, size_t) {
+    std::ranges::copy(working_.parameters[i].grad.span(), left[i].data());
+  });
+  SumSlots(middle, end, batches, run, slot_losses);
+  ctx_.pool->ParallelFor(left.size(), [&](size_t i, size_t) {
+    const std::span<float> grad = working_.parameters[i].grad.span();
+    for (size_t k = 0; k < grad.size(); ++k) grad[k] += left[i][k];
+  });
+}
+
+// Losses in the order of the micro-batches; each was filled by one rank.
+void Trainer::Impl::SumOverRanks(std::vector<double>& slot_losses, LossSums& all) {
+  comm::Communicator& comm = *options_.comm;
+  for (Parameter& p : working_.parameters) comm.TreeSum(p.grad.span());
+  comm.ExactSum(slot_losses);
+  for (size_t at = 0; at < slot_losses.size(); at += kSlotLosses) {
+    all.ce += slot_losses[at];
+    all.mtp += slot_losses[at + 1];
+    all.balance += slot_losses[at + 2];
+    all.indexer += slot_losses[at + 3];
+  }
+  for (std::vector<uint64_t>& layer : expert_load_) {
+    std::vector<double> load(layer.begin(), layer.end());
+    comm.ExactSum(load);
+    std::transform(load.begin(), load.end(), layer.begin(),
+                   [](double count) { return static_cast<uint64_t>(count); });
+  }
 }
 
 // The routing of the next anticipate_lag steps, by the parameters of now. The
@@ -318,8 +386,8 @@ Result<StepMetrics> Trainer::Impl::RollBack(const std::string& checkpoint,
   anticipate_from_ = step_;
   anticipate_until_ = step_ + recipe_.stability.anticipate_steps;
   rolled_back_from_ = spike.step + 1;
-  CACHALOT_TRY(MetricsWriter writer, MetricsWriter::Open(options_.run_dir, step_));
-  metrics_.emplace(std::move(writer));
+  options_.comm->Barrier();  // all have read what rank 0 is about to replace
+  CACHALOT_RETURN_IF_ERROR(OpenMetrics());
   CACHALOT_RETURN_IF_ERROR(Save());
   return spike;
 }
@@ -420,7 +488,7 @@ Status Trainer::Impl::Finish(StepMetrics& m) {
   if (last || step_ % recipe_.evaluation.every_steps == 0) {
     CACHALOT_TRY(m.validation_loss, Evaluate());
   }
-  CACHALOT_RETURN_IF_ERROR(metrics_->Append(m));
+  if (first_rank()) CACHALOT_RETURN_IF_ERROR(metrics_->Append(m));
   checkpoint_due_ = checkpoint_due_ || last || step_ % recipe_.checkpoint.every_steps == 0;
   if (!checkpoint_due_ || !can_save()) return {};
   checkpoint_due_ = false;
@@ -437,11 +505,27 @@ Status Trainer::Impl::Save() {
                              {"anticipate.until", anticipate_until_},
                              {"anticipate.spike", rolled_back_from_}}};
   spikes_.Save(state.numbers);
-  CACHALOT_RETURN_IF_ERROR(SaveRun(RunPath(checkpoint_dir(), step_), state, masters_, *optimizer_));
-  return PruneRuns(checkpoint_dir(), recipe_.checkpoint.keep_last);
+  if (first_rank()) {
+    CACHALOT_RETURN_IF_ERROR(
+        SaveRun(RunPath(checkpoint_dir(), step_), state, masters_, *optimizer_));
+    CACHALOT_RETURN_IF_ERROR(PruneRuns(checkpoint_dir(), recipe_.checkpoint.keep_last));
+  }
+  options_.comm->Barrier();  // whoever goes on may rely on it
+  return {};
 }
 
 Result<std::optional<double>> Trainer::Impl::Evaluate() {
+  double found[2] = {};  // whether there is a loss, and it
+  if (first_rank()) {
+    CACHALOT_TRY(const std::optional<double> loss, EvaluateHere());
+    found[0] = loss ? 1 : 0;
+    found[1] = loss.value_or(0);
+  }
+  options_.comm->Broadcast(found);
+  return found[0] != 0 ? std::optional<double>(found[1]) : std::nullopt;
+}
+
+Result<std::optional<double>> Trainer::Impl::EvaluateHere() {
   if (validation_ == nullptr) return std::optional<double>();
   const uint64_t at = step_ == 0 ? 0 : step_ - 1;
   const Stage& stage = StageAt(schedule(), at);

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "cachalot/base/error.h"
+#include "cachalot/comm/communicator.h"
 #include "cachalot/kernels/context.h"
 #include "cachalot/train/evaluation.h"
 #include "cachalot/train/metrics.h"
@@ -21,19 +22,23 @@ struct TrainerOptions {
   std::string run_dir;         // created; holds checkpoints/, metrics.csv, metrics.jsonl
   std::string recipe_text;     // kept in checkpoints; a run resumes with the same text only
   double peak_flop_per_s = 0;  // measured, of all threads; 0: MFU is not reported
+  // The ranks that share each step's micro-batches; null: this process alone. Outlives the trainer.
+  comm::Communicator* comm = nullptr;
 };
 
 // What a run evaluates at `step`.
 EvaluationSet EvaluationSetOf(const Recipe& recipe, std::shared_ptr<const Dataset> validation,
                               uint64_t step);
 
-// One run in one process. One caller at a time.
+// One run, of one process or of the ranks of a communicator, which then make every call together.
+// Rank 0 writes metrics and checkpoints, which all ranks read: the run folder is on a file system
+// that they share. One caller at a time.
 class Trainer {
  public:
   // Opens the data and starts from the recipe's seed, or from the newest checkpoint of the run
-  // folder. Same recipe, data, target and step: same bits, whatever the number of threads and
-  // however often the run was stopped in between. kInvalidArgument if the folder's run has another
-  // recipe, or the data another vocabulary than the model.
+  // folder. Same recipe, data, target and step: same bits, whatever the number of threads or ranks
+  // and however often the run was stopped in between. kInvalidArgument if the folder's run has
+  // another recipe, or the data another vocabulary than the model.
   static Result<std::unique_ptr<Trainer>> Create(const Recipe& recipe,
                                                  const TrainerOptions& options,
                                                  const kernels::Context& ctx);
