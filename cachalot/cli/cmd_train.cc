@@ -252,6 +252,9 @@ void RegisterTrain(CLI::App& app, int& exit_code) {
             target && std::find(targets.begin(), targets.end(), *target) != targets.end();
         return known ? std::string() : StrCat("this CPU has no target '", name, "'");
       });
+  command->add_flag("--mpi", flags->mpi,
+                    "Share each step's micro-batches among the ranks that mpirun started (a power "
+                    "of two); the model is the same to the bit. All ranks must see the run folder");
   command->add_flag(
       "--json", flags->json,
       "With --plan: {parameters, steps, tokens, bytes, items}; with --evaluate: {loss, "
