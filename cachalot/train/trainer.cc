@@ -163,6 +163,9 @@ Status Trainer::Impl::OpenData() {
 }
 
 Status Trainer::Impl::Open() {
+  if (recipe_.residual == ResidualMap::kSinkhorn) {
+    CACHALOT_RETURN_IF_ERROR(CheckExport(recipe_.model, ExportFormat::kReleased));
+  }
   CACHALOT_RETURN_IF_ERROR(OpenData());
   std::error_code ec;
   fs::create_directories(checkpoint_dir(), ec);

@@ -220,8 +220,8 @@ TEST(Trainer, SpikesRollBackAndStoppedRunsEndInTheSameBits) {
   setup.recipe.evaluation.every_steps = 1000;
   setup.recipe.schedule.steps = 56;
   setup.recipe.schedule.batch_ramp_steps = 0;
-  setup.recipe.schedule.learning_rate = 1e-5;
-  setup.recipe.schedule.final_learning_rate = 1e-5;
+  setup.recipe.schedule.learning_rate = 0;
+  setup.recipe.schedule.final_learning_rate = 0;
   setup.recipe.schedule.stages = {{0, 48, AttentionMode::kDense}};
   setup.recipe.stability = {.spike_deviations = 0.01, .anticipate_steps = 11, .anticipate_lag = 4};
   ThreadPool pool(2);
