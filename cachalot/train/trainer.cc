@@ -101,6 +101,7 @@ class Trainer::Impl {
   void PrepareWeights(bool quantized);
   void RoundTrip(const model::StoredTensor& stored, const Parameter& master, Parameter& out);
   std::vector<TrainBatch> ReadBatch(uint64_t step, PackedReader& reader) const;
+  void SwapGradients();
   void Anticipate();
   bool IsSpike(double loss);
   Result<StepMetrics> RollBack(const std::string& checkpoint, const StepMetrics& spike);
@@ -433,6 +434,14 @@ std::vector<double> Trainer::Impl::MoveRouterBiases() {
   return loads;
 }
 
+// Between the network's copy of the parameters, which they are added to, and the masters, which the
+// optimizer moves by them. The buffers themselves move: there is one set.
+void Trainer::Impl::SwapGradients() {
+  for (size_t i = 0; i < masters_.parameters.size(); ++i) {
+    std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
+  }
+}
+
 Result<StepMetrics> Trainer::Impl::Step() {
   const auto start = Clock::now();
   const AttentionMode mode = StageAt(schedule(), step_).attention;
@@ -440,9 +449,7 @@ Result<StepMetrics> Trainer::Impl::Step() {
   if (anticipating() && can_save()) Anticipate();
   const std::vector<TrainBatch> batches = ReadBatch(step_, *reader_);
   const LossSums sums = AccumulateGradients(batches, mode);
-  for (size_t i = 0; i < masters_.parameters.size(); ++i) {
-    std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
-  }
+  SwapGradients();
   const double norm = GradientNorm(masters_, ctx_);
   const double loss = sums.ce_tokens > 0 ? sums.mean_ce() : 0.0;
   if (!std::isfinite(norm) || !std::isfinite(loss)) {
@@ -455,7 +462,10 @@ Result<StepMetrics> Trainer::Impl::Step() {
   StepMetrics m{.step = step_, .loss = loss, .gradient_norm = norm};
   if (IsSpike(loss)) {
     const auto checkpoint = LatestRun(checkpoint_dir());
-    if (checkpoint.ok()) return RollBack(*checkpoint, m);
+    if (checkpoint.ok()) {
+      SwapGradients();
+      return RollBack(*checkpoint, m);
+    }
   }
   if (recipe_.clip_norm > 0 && norm > double{recipe_.clip_norm}) {
     ScaleGradients(masters_, static_cast<float>(double{recipe_.clip_norm} / norm), ctx_);
@@ -466,9 +476,7 @@ Result<StepMetrics> Trainer::Impl::Step() {
   if (rolled_back_from_ > 0) m.rolled_back_from = rolled_back_from_ - 1;
   rolled_back_from_ = 0;
   if (mode != AttentionMode::kIndexerWarmup) m.expert_load = MoveRouterBiases();
-  for (size_t i = 0; i < masters_.parameters.size(); ++i) {
-    std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
-  }
+  SwapGradients();
   m.residual_gains = network_->ResidualGains();
   m.mhc_gain = *std::max_element(m.residual_gains.begin(), m.residual_gains.end());
   tokens_ += sums.tokens;
