@@ -211,7 +211,7 @@ TEST(SpikeDetector, JumpsOnceItKnowsTheLoss) {
   EXPECT_FALSE(restored.Take(30, 5));
 }
 
-// At a rate that teaches nothing the loss only has its noise, and with so low a threshold that is a
+// At a rate so high that nothing is learned the loss is noise, and with so low a threshold that is a
 // spike: the run goes back, anticipates its
 // routing, and is stopped in the middle of it.
 TEST(Trainer, SpikesRollBackAndStoppedRunsEndInTheSameBits) {
@@ -219,9 +219,10 @@ TEST(Trainer, SpikesRollBackAndStoppedRunsEndInTheSameBits) {
   setup.recipe.precision.qat = false;
   setup.recipe.evaluation.every_steps = 1000;
   setup.recipe.schedule.steps = 56;
+  setup.recipe.schedule.batch_tokens = 96;
   setup.recipe.schedule.batch_ramp_steps = 0;
-  setup.recipe.schedule.learning_rate = 0;
-  setup.recipe.schedule.final_learning_rate = 0;
+  setup.recipe.schedule.learning_rate = 0.1;
+  setup.recipe.schedule.final_learning_rate = 0.1;
   setup.recipe.schedule.stages = {{0, 48, AttentionMode::kDense}};
   setup.recipe.stability = {.spike_deviations = 0.01, .anticipate_steps = 11, .anticipate_lag = 4};
   ThreadPool pool(2);
@@ -229,7 +230,8 @@ TEST(Trainer, SpikesRollBackAndStoppedRunsEndInTheSameBits) {
   std::vector<uint64_t> returns;
   while (!straight->done()) {
     const uint64_t at = straight->step();
-    ASSERT_TRUE(straight->Step().ok());
+    const auto m = straight->Step();
+    ASSERT_TRUE(m.ok()) << m.error().message;
     if (straight->step() <= at) returns.push_back(straight->step());
   }
   ASSERT_FALSE(returns.empty());
