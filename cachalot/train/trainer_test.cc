@@ -211,9 +211,8 @@ TEST(SpikeDetector, JumpsOnceItKnowsTheLoss) {
   EXPECT_FALSE(restored.Take(30, 5));
 }
 
-// At a rate so high that nothing is learned the loss is noise, and with so low a threshold that is a
-// spike: the run goes back, anticipates its
-// routing, and is stopped in the middle of it.
+// At a rate so high that nothing is learned the loss is noise, and with so low a threshold that is
+// a spike: the run goes back, anticipates its routing, and is stopped in the middle of it.
 TEST(Trainer, SpikesRollBackAndStoppedRunsEndInTheSameBits) {
   Counting setup;
   setup.recipe.precision.qat = false;
