@@ -217,13 +217,13 @@ TEST(Trainer, SpikesRollBackAndStoppedRunsEndInTheSameBits) {
   Counting setup;
   setup.recipe.precision.qat = false;
   setup.recipe.evaluation.every_steps = 1000;
-  setup.recipe.schedule.steps = 42;
+  setup.recipe.schedule.steps = 56;
   setup.recipe.schedule.batch_tokens = 96;
   setup.recipe.schedule.batch_ramp_steps = 0;
   setup.recipe.schedule.learning_rate = 0.1;
   setup.recipe.schedule.final_learning_rate = 0.1;
   setup.recipe.schedule.stages = {{0, 48, AttentionMode::kDense}};
-  setup.recipe.stability = {.spike_deviations = 0.01, .anticipate_steps = 6, .anticipate_lag = 4};
+  setup.recipe.stability = {.spike_deviations = 0.01, .anticipate_steps = 11, .anticipate_lag = 4};
   ThreadPool pool(2);
   auto straight = setup.Open("straight", pool);
   std::vector<uint64_t> returns;
@@ -236,7 +236,7 @@ TEST(Trainer, SpikesRollBackAndStoppedRunsEndInTheSameBits) {
   ASSERT_FALSE(returns.empty());
   const auto metrics = ReadMetrics(setup.dir / "straight");
   ASSERT_TRUE(metrics.ok());
-  EXPECT_EQ(metrics->size(), 42u);
+  EXPECT_EQ(metrics->size(), 56u);
   EXPECT_TRUE((*metrics)[returns.back()].rolled_back_from.has_value());
 
   auto stopped = setup.Open("stopped", pool);
