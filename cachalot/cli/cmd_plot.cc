@@ -54,17 +54,29 @@ double MeanLoad(const StepMetrics& m) {
 }
 
 std::vector<train::Panel> Panels(const std::vector<LoadedRun>& runs) {
-  std::vector<train::Panel> panels = {{"loss, nats a token", "step", {}},
-                                      {"learning rate", "step", {}},
-                                      {"load of the busiest expert over the mean", "step", {}},
-                                      {"gain of the composite mHC residual map", "step", {}}};
+  std::vector<train::Panel> panels = {
+      {"loss, nats a token", "step", {}},
+      {"learning rate", "step", {}},
+      {"load of the busiest expert over the mean", "step", {}},
+      {"log10 of the gain of the composite residual map", "step", {}},
+      {"norm of the gradient", "step", {}},
+      {"the same over depth, last step", "half-layer", {}}};
   AddSeries(panels[0], runs, "training", [](const StepMetrics& m) { return m.loss; });
   AddSeries(panels[0], runs, "validation",
             [](const StepMetrics& m) { return m.validation_loss.value_or(std::nan("")); });
   AddSeries(panels[1], runs, "rate", [](const StepMetrics& m) { return m.learning_rate; });
   AddSeries(panels[2], runs, "worst layer", LargestLoad);
   AddSeries(panels[2], runs, "mean of layers", MeanLoad);
-  AddSeries(panels[3], runs, "gain", [](const StepMetrics& m) { return m.mhc_gain; });
+  AddSeries(panels[3], runs, "gain", [](const StepMetrics& m) { return std::log10(m.mhc_gain); });
+  AddSeries(panels[4], runs, "norm", [](const StepMetrics& m) { return m.gradient_norm; });
+  for (const LoadedRun& run : runs) {
+    train::Series series{.name = runs.size() == 1 ? "gain" : run.name};
+    if (run.metrics.empty()) continue;
+    for (const double gain : run.metrics.back().residual_gains) {
+      series.points.emplace_back(static_cast<double>(series.points.size() + 1), std::log10(gain));
+    }
+    panels[5].series.push_back(std::move(series));
+  }
   return panels;
 }
 

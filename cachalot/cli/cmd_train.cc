@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "cachalot/cli/engine_flags.h"
 #include "cachalot/cli/progress.h"
 #include "cachalot/cli/terminal.h"
+#include "cachalot/comm/communicator.h"
 #include "cachalot/io/mapped_file.h"
 #include "cachalot/kernels/machine_limits.h"
 #include "cachalot/threading/topology.h"
@@ -29,11 +31,13 @@ struct TrainFlags {
   std::string recipe;
   std::string out;
   std::string export_dir;
+  std::string evaluate_dir;
   std::string format = "released";
   std::string target;
   uint32_t threads = 0;
   uint64_t until = 0;
   bool plan = false;
+  bool mpi = false;
   bool json = false;
 };
 
@@ -92,15 +96,30 @@ class Reporter {
   Clock::time_point start_ = Clock::now();
 };
 
-Result<bool> TakeSteps(train::Trainer& trainer, const train::Recipe& recipe, uint64_t until) {
+// Whether any rank was asked to stop; all ranks ask at once.
+bool StopRequested(comm::Communicator& comm) {
+  double stop[1] = {InterruptRequested() ? 1.0 : 0.0};
+  comm.ExactSum(stop);
+  return stop[0] > 0;
+}
+
+Result<bool> TakeSteps(train::Trainer& trainer, const train::Recipe& recipe, uint64_t until,
+                       comm::Communicator& comm) {
   const uint64_t end = until > 0 ? std::min(until, recipe.schedule.steps) : recipe.schedule.steps;
   Reporter reporter(trainer.step(), end);
-  while (trainer.step() < end) {
+  while (trainer.step() < end || !trainer.can_save()) {
     CACHALOT_TRY(const train::StepMetrics m, trainer.Step());
-    reporter.Report(m);
-    if (InterruptRequested()) break;
+    if (comm.rank() != 0) {
+      // One rank speaks.
+    } else if (trainer.step() <= m.step) {
+      fmt::print(stderr, "step {}: loss {:.4f} is a spike; back to step {}, routing anticipated\n",
+                 m.step + 1, m.loss, trainer.step());
+    } else {
+      reporter.Report(m);
+    }
+    if (StopRequested(comm) && trainer.can_save()) break;
   }
-  if (StderrIsTerminal()) fmt::print(stderr, "\r\x1b[K");
+  if (StderrIsTerminal() && comm.rank() == 0) fmt::print(stderr, "\r\x1b[K");
   if (!trainer.done()) CACHALOT_RETURN_IF_ERROR(trainer.Save());
   return trainer.step() >= end;
 }
@@ -112,6 +131,11 @@ train::ExportFormat FormatOf(const std::string& name) {
 
 Status Export(const train::Trainer& trainer, const train::Recipe& recipe, const std::string& dir,
               const TrainFlags& flags, const kernels::Context& ctx) {
+  if (recipe.residual != train::ResidualMap::kSinkhorn) {
+    return Error{ErrorCode::kInvalidArgument,
+                 StrCat(flags.recipe, ": [residual].map is not \"mhc\"; no V4 engine can run such ",
+                        "a model, so it is not exported")};
+  }
   CACHALOT_RETURN_IF_ERROR(train::ExportCheckpoint(recipe.model, trainer.parameters(),
                                                    {.out = dir,
                                                     .tokenizer = recipe.data.tokenizer,
@@ -122,7 +146,30 @@ Status Export(const train::Trainer& trainer, const train::Recipe& recipe, const 
   return {};
 }
 
-Status RunTrain(const TrainFlags& flags) {
+// The loss of any checkpoint on what the recipe's last stage evaluates.
+Status Evaluate(const train::Recipe& recipe, const TrainFlags& flags, const kernels::Context& ctx) {
+  if (recipe.data.validation.empty()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 StrCat(flags.recipe, ": has no [data].validation to evaluate on")};
+  }
+  CACHALOT_TRY(auto validation, train::Dataset::Open(recipe.data.validation));
+  const train::EvaluationSet set =
+      train::EvaluationSetOf(recipe, std::move(validation), recipe.schedule.steps - 1);
+  CACHALOT_TRY(const train::CheckpointLoss loss,
+               train::EvaluateCheckpoint(flags.evaluate_dir, set, ctx));
+  if (flags.json) {
+    const Json json = {{"loss", loss.mean()},
+                       {"perplexity", std::exp(loss.mean())},
+                       {"predictions", loss.targets}};
+    fmt::print("{}\n", json.dump());
+  } else {
+    fmt::print("{}: loss {:.6f}, perplexity {:.4f}, {} predictions\n", flags.evaluate_dir,
+               loss.mean(), std::exp(loss.mean()), loss.targets);
+  }
+  return {};
+}
+
+Status RunTrain(const TrainFlags& flags, comm::Communicator& comm) {
   CACHALOT_TRY(const train::Recipe recipe, train::LoadRecipe(flags.recipe));
   const uint32_t threads = flags.threads > 0 ? flags.threads : NumPhysicalCores();
   if (flags.plan) return PrintPlan(recipe, flags, threads);
@@ -130,30 +177,47 @@ Status RunTrain(const TrainFlags& flags) {
   const kernels::Context ctx{
       &pool, kernels::Path::kSimd,
       kernels::TargetFromName(flags.target).value_or(kernels::SupportedTargets().front())};
+  if (!flags.evaluate_dir.empty()) return Evaluate(recipe, flags, ctx);
   constexpr uint64_t kMaxRecipeBytes = 1 << 20;
   CACHALOT_TRY(const std::string text, io::ReadFile(flags.recipe, kMaxRecipeBytes));
   const std::string out = flags.out.empty() ? StrCat("runs/", recipe.name) : flags.out;
-  train::TrainerOptions options{.run_dir = out, .recipe_text = text};
+  train::TrainerOptions options{.run_dir = out, .recipe_text = text, .comm = &comm};
   if (flags.export_dir.empty()) {
     constexpr size_t kSmallBuffer = size_t{16} << 20;  // memory's speed is not asked for
-    options.peak_flop_per_s = kernels::MeasureMachineLimits(ctx, kSmallBuffer).f32_flop_per_s;
+    options.peak_flop_per_s =
+        comm.size() * kernels::MeasureMachineLimits(ctx, kSmallBuffer).f32_flop_per_s;
   }
   CACHALOT_TRY(const auto trainer, train::Trainer::Create(recipe, options, ctx));
   if (!flags.export_dir.empty()) return Export(*trainer, recipe, flags.export_dir, flags, ctx);
-  if (trainer->step() > 0) fmt::print(stderr, "{}: going on from step {}\n", out, trainer->step());
+  if (trainer->step() > 0 && comm.rank() == 0)
+    fmt::print(stderr, "{}: going on from step {}\n", out, trainer->step());
   InstallInterruptHandler();
-  CACHALOT_TRY(const bool finished, TakeSteps(*trainer, recipe, flags.until));
+  CACHALOT_TRY(const bool finished, TakeSteps(*trainer, recipe, flags.until, comm));
   if (!finished) {
     return Error{ErrorCode::kCancelled, StrCat("saved at step ", trainer->step(),
                                                "; the same command goes on from there")};
   }
+  if (comm.rank() != 0) return {};
   std::error_code ec;
   const std::string model = out + "/model";
-  if (!trainer->done() || std::filesystem::exists(model, ec)) {
+  const bool released = recipe.residual == train::ResidualMap::kSinkhorn;
+  if (!trainer->done() || !released || std::filesystem::exists(model, ec)) {
     fmt::print("{}: step {} of {}\n", out, trainer->step(), recipe.schedule.steps);
     return {};
   }
   return Export(*trainer, recipe, model, flags, ctx);
+}
+
+// A rank that fails takes the others with it: none waits for it.
+int TrainOnRanks(const TrainFlags& flags) {
+  auto comm = flags.mpi ? comm::StartMpi() : comm::SingleRank();
+  if (!comm.ok()) return Report(comm.error());
+  const Status status = RunTrain(flags, **comm);
+  if (status.ok()) return 0;
+  const bool stopped = status.error().code == ErrorCode::kCancelled;  // all ranks know
+  const int exit_code = stopped && (*comm)->rank() != 0 ? 0 : Report(status.error());
+  if (!stopped && (*comm)->size() > 1) (*comm)->Abort(exit_code);
+  return exit_code;
 }
 
 }  // namespace
@@ -171,6 +235,9 @@ void RegisterTrain(CLI::App& app, int& exit_code) {
   command->add_option("--until", flags->until, "Stop after this step, with a checkpoint");
   command->add_option("--export", flags->export_dir,
                       "Only write the model of the newest checkpoint to this folder");
+  command->add_option("--evaluate", flags->evaluate_dir,
+                      "Only say the loss of the model in this folder on the recipe's validation "
+                      "tokens, as run and serve compute it");
   command
       ->add_option("--format", flags->format, "Of an exported model: FP4 and FP8, or unquantized")
       ->check(CLI::IsMember({"released", "bf16", "f32"}))
@@ -185,14 +252,21 @@ void RegisterTrain(CLI::App& app, int& exit_code) {
             target && std::find(targets.begin(), targets.end(), *target) != targets.end();
         return known ? std::string() : StrCat("this CPU has no target '", name, "'");
       });
-  command->add_flag("--json", flags->json,
-                    "With --plan: {parameters, steps, tokens, bytes, items}");
+  command->add_flag("--mpi", flags->mpi,
+                    "Share each step's micro-batches among the ranks that mpirun started (a power "
+                    "of two); the model is the same to the bit. All ranks must see the run folder");
+  command->add_flag(
+      "--json", flags->json,
+      "With --plan: {parameters, steps, tokens, bytes, items}; with --evaluate: {loss, "
+      "perplexity, predictions}");
   SetExamples(*command,
               "cachalot train recipes/mini.toml --plan\n"
               "cachalot train recipes/nano.toml\n"
-              "cachalot train recipes/nano.toml --export /tmp/nano --format bf16");
+              "cachalot train recipes/nano.toml --export /tmp/nano --format bf16\n"
+              "cachalot train recipes/nano.toml --evaluate /tmp/nano\n"
+              "mpirun -n 2 cachalot train recipes/mini.toml --mpi --threads 1");
   command->callback([flags, &exit_code] {
-    if (const Status s = RunTrain(*flags); !s.ok()) exit_code = Report(s.error());
+    if (const int code = TrainOnRanks(*flags); code != 0) exit_code = code;
   });
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
+#include "cachalot/train/activation_format.h"
 #include "cachalot/train/layers.h"
 #include "cachalot/train/linear.h"
 #include "cachalot/train/loss.h"
@@ -24,6 +25,7 @@ AttentionLayer<T>::AttentionLayer(const model::Config& config, const AttentionPa
       index_heads_(config.index_n_heads),
       index_dim_(config.index_head_dim),
       index_topk_(config.index_topk),
+      rope_dim_(config.qk_rope_head_dim),
       eps_(static_cast<T>(config.rms_norm_eps)) {}
 
 template <typename T>
@@ -76,6 +78,10 @@ double AttentionLayer<T>::Forward(const StepEnv<T>& env, MatView<const T> x,
   RmsNormForward<T>(kv_raw_.view(), p_.kv_norm, eps_, kv_.Resize(tokens, d), kv_norm_, ctx);
   Rotate(kv_.view(), 1, env.positions, rope, false, ctx);
   if (p_.compressor) ForwardCompressor(env, *p_.compressor, x, d, compressor_);
+  if (env.options.quantized_activations) {
+    RoundTripKvEntries<T>(kv_.view(), rope_dim_, ctx);
+    if (p_.compressor) RoundTripKvEntries<T>(compressor_.entries.view(), rope_dim_, ctx);
+  }
   selection_ = EntrySelection();
   if (p_.indexer) ForwardIndexer(env, x, replay);
 
@@ -143,6 +149,10 @@ void AttentionLayer<T>::ForwardIndexer(const StepEnv<T>& env, MatView<const T> x
     }
   });
   ForwardCompressor(env, p_.indexer->compressor, x, index_dim_, indexer_.compressor);
+  if (env.options.quantized_activations) {
+    RoundTripIndexRows<T>(Reshape(q, x.rows * index_heads_, index_dim_), env.ctx);
+    RoundTripIndexRows<T>(indexer_.compressor.entries.view(), env.ctx);
+  }
   MatView<T> scores;
   if (loss) scores = indexer_.scores.Resize(x.rows, env.most_entries(p_.ratio));
   EntrySelection chosen = SelectEntries<T>(IndexInputs(), *env.batch, plan, scores, env.ctx);
@@ -268,9 +278,11 @@ void AttentionLayer<T>::BackwardIndexer(StepEnv<T>& env, MatView<const T> x) {
 template <typename T>
 size_t AttentionLayer<T>::bytes() const {
   const auto compressor = [](const CompressorSaved<T>& c) {
-    return c.k.bytes() + c.gate.bytes() + c.pooled.bytes() + c.entries.bytes();
+    return c.k.bytes() + c.gate.bytes() + c.pooled.bytes() + c.norm.inverse_rms.bytes() +
+           c.entries.bytes();
   };
-  return qr_raw_.bytes() + qr_.bytes() + q_raw_.bytes() + q_.bytes() + kv_raw_.bytes() +
+  return qr_norm_.inverse_rms.bytes() + q_norm_.inverse_rms.bytes() + kv_norm_.inverse_rms.bytes() +
+         qr_raw_.bytes() + qr_.bytes() + q_raw_.bytes() + q_.bytes() + kv_raw_.bytes() +
          kv_.bytes() + out_.bytes() + mid_.bytes() + saved_.lse.bytes() + compressor(compressor_) +
          compressor(indexer_.compressor) + indexer_.q.bytes() + indexer_.weights.bytes() +
          indexer_.scores.bytes() + indexer_.mass.bytes();

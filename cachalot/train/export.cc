@@ -185,12 +185,16 @@ model::Config ExportConfig(const model::Config& config, ExportFormat format) {
   return c;
 }
 
+Status CheckExport(const model::Config& config, ExportFormat format) {
+  const std::string json = model::ConfigToJson(ExportConfig(config, format));
+  const auto valid = model::ParseConfig(json, "the exported config.json");
+  return valid.ok() ? Status() : Status(valid.error());
+}
+
 Status ExportCheckpoint(const model::Config& config, const ParameterSet& set,
                         const ExportOptions& options, const kernels::Context& ctx) {
+  CACHALOT_RETURN_IF_ERROR(CheckExport(config, options.format));
   const model::Config exported = ExportConfig(config, options.format);
-  // Everything a loader would refuse is refused here, before hours of training are thrown at it.
-  const auto valid = model::ParseConfig(model::ConfigToJson(exported), "the exported config.json");
-  if (!valid.ok()) return valid.error();
   std::error_code ec;
   if (fs::exists(options.out, ec)) {
     return Error{ErrorCode::kInvalidArgument,

@@ -27,6 +27,10 @@ struct ExportOptions {
 // The configuration of the exported checkpoint: `config` with the format's quantization.
 model::Config ExportConfig(const model::Config& config, ExportFormat format);
 
+// kInvalidArgument with the size that is to blame if no engine would load `config` exported as
+// `format`: to be asked before hours of training.
+Status CheckExport(const model::Config& config, ExportFormat format);
+
 // Writes shards, index, config.json and tokenizer files into a temporary folder beside `out` and
 // renames it. kInvalidArgument if `out` exists, if a tensor is missing or has another shape than
 // `config` implies, or if the format cannot hold the model (FP4 needs multiples of 32).

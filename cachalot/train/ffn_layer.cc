@@ -36,7 +36,7 @@ double FfnLayer<T>::Forward(StepEnv<T>& env, MatView<const T> x, std::span<const
   unbiased_.clear();
   if (!balance || p_.table != nullptr) return 0;
   unbiased_.resize(ids_.size());
-  if (replay != nullptr) {
+  if (replay != nullptr && !replay->unbiased.empty()) {
     unbiased_ = replay->unbiased[layer];
   } else {
     ChooseExperts<T>(logits_.view(), nullptr, Unbiased(x.rows), env.ctx);
@@ -60,8 +60,11 @@ void FfnLayer<T>::Backward(StepEnv<T>& env, MatView<const T> x, MatView<const T>
 
 template <typename T>
 size_t FfnLayer<T>::bytes() const {
-  return logits_.bytes() + weights_.bytes() + ids_.size() * sizeof(uint32_t) + saved_.gate.bytes() +
-         saved_.up.bytes() + saved_.shared_gate.bytes() + saved_.shared_up.bytes();
+  const ExpertGroups& groups = saved_.groups;
+  return logits_.bytes() + weights_.bytes() +
+         (ids_.size() + groups.row_token.size() + groups.slot_row.size()) * sizeof(uint32_t) +
+         saved_.gate.bytes() + saved_.up.bytes() + saved_.shared_gate.bytes() +
+         saved_.shared_up.bytes();
 }
 
 template class FfnLayer<float>;

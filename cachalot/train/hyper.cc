@@ -69,10 +69,25 @@ struct SinkhornScratch {
   LaneMatrix<T> extra;
 };
 
+// comb of tokens [begin, end) as kUnconstrained has it.
+template <typename T>
+void LinearComb(const HyperWeights<T>& w, size_t m, size_t begin, size_t end,
+                HyperSaved<T>& saved) {
+  for (size_t t = begin; t < end; ++t) {
+    const T* mix = saved.fn_u.view().Row(t).data() + 2 * m;
+    const T rs = saved.inverse_rms.data()[t];
+    T* comb = saved.comb.view().Row(t).data();
+    for (size_t i = 0; i < m * m; ++i) {
+      comb[i] = mix[i] * rs * w.scale.value.data[2] + w.base.value.data[2 * m + i];
+    }
+  }
+}
+
 template <typename T>
 void CombForward(const HyperWeights<T>& w, const HyperConfig& config, size_t begin, size_t end,
                  const SinkhornScratch<T>& scratch, HyperSaved<T>& saved) {
   const size_t m = config.streams;
+  if (config.map == ResidualMap::kUnconstrained) return LinearComb(w, m, begin, end, saved);
   Sinkhorn<T> sinkhorn(m, config.sinkhorn_iters, static_cast<T>(config.hc_eps), scratch.memory);
   for (size_t t = begin; t < end; t += kSinkhornLanes) {
     GatherLogits(w, saved, m, t, end, scratch.extra);
@@ -90,6 +105,12 @@ void CombBackward(const HyperWeights<T>& w, const HyperConfig& config, size_t be
                   const HyperSaved<T>& saved, const HyperGradients<T>& gradients,
                   const SinkhornScratch<T>& scratch, MatView<T> d_logits) {
   const size_t m = config.streams;
+  if (config.map == ResidualMap::kUnconstrained) {
+    for (size_t t = begin; t < end; ++t) {
+      std::copy_n(gradients.d_comb.view().Row(t).data(), m * m, d_logits.Row(t).data() + 2 * m);
+    }
+    return;
+  }
   Sinkhorn<T> sinkhorn(m, config.sinkhorn_iters, static_cast<T>(config.hc_eps), scratch.memory);
   for (size_t t = begin; t < end; t += kSinkhornLanes) {
     GatherLogits(w, saved, m, t, end, scratch.extra);
@@ -178,6 +199,19 @@ void PreBackward(MatView<const T> streams, const HyperWeights<T>& w, const Hyper
   LinearBackward<T>(streams, w.fn, d_mix.view(), d_streams, ctx);
 }
 
+// A plain residual in M equal streams.
+template <typename T>
+void IdentityMaps(size_t tokens, size_t m, HyperSaved<T>& saved) {
+  const MatView<T> pre = saved.pre.Resize(tokens, m);
+  const MatView<T> post = saved.post.Resize(tokens, m);
+  const MatView<T> comb = saved.comb.Resize(tokens, m * m);
+  for (size_t t = 0; t < tokens; ++t) {
+    std::ranges::fill(pre.Row(t), T{1} / static_cast<T>(m));
+    std::ranges::fill(post.Row(t), T{1});
+    for (size_t i = 0; i < m * m; ++i) comb.Row(t)[i] = i % (m + 1) == 0 ? T{1} : T{0};
+  }
+}
+
 }  // namespace
 
 template <typename T>
@@ -186,6 +220,15 @@ void HyperPreForward(MatView<const T> streams, const HyperWeights<T>& w, const H
   const size_t m = config.streams;
   CACHALOT_CHECK(m <= kMaxStreams && streams.cols == m * y.cols);
   CACHALOT_CHECK(w.fn.value.rows == (2 + m) * m);
+  if (config.map == ResidualMap::kIdentity) {
+    IdentityMaps(streams.rows, m, saved);
+    ForTokenBlocks(streams.rows, ctx, [&](size_t begin, size_t end) {
+      for (size_t t = begin; t < end; ++t) {
+        MixStreams(streams.Row(t).data(), saved.pre.view().Row(t).data(), m, y.Row(t));
+      }
+    });
+    return;
+  }
   MixInputs(streams, w, config, saved, ctx);
   saved.pre.Resize(streams.rows, m);
   saved.post.Resize(streams.rows, m);
@@ -271,6 +314,16 @@ void HyperPreBackward(MatView<const T> streams, const HyperWeights<T>& w, const 
                       HyperGradients<T>& gradients, MatView<T> d_streams,
                       const kernels::Context& ctx) {
   const size_t m = config.streams;
+  if (config.map == ResidualMap::kIdentity) {
+    ForTokenBlocks(streams.rows, ctx, [&](size_t begin, size_t end) {
+      for (size_t t = begin; t < end; ++t) {
+        for (size_t i = 0; i < streams.cols; ++i) {
+          d_streams.Row(t)[i] += d_y.Row(t)[i % d_y.cols] / static_cast<T>(m);
+        }
+      }
+    });
+    return;
+  }
   PreBackward(streams, w, config, saved, d_y, gradients.d_mix, d_streams, ctx,
               [&](size_t begin, size_t end, MatView<T> d_mix, size_t worker) {
                 CombBackward(w, config, begin, end, saved, gradients,

@@ -11,13 +11,25 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "cachalot/kernels/context.h"
 #include "cachalot/train/matrix.h"
 
 namespace cachalot::train {
 
+// What becomes of the streams beside a sublayer. kSinkhorn is V4; the others exist for comparison
+// and cannot be exported.
+enum class ResidualMap : uint8_t {
+  kSinkhorn,       // mHC: comb is doubly stochastic
+  kUnconstrained,  // hyper-connections: comb = mix scale2 + base; pre and post as in mHC
+  // pre 1 / M, post 1, comb the identity: streams that start equal stay equal, so every one of them
+  // is a plain residual x + F(x). fn, base and scale get no gradient.
+  kIdentity,
+};
+
 struct HyperConfig {
+  ResidualMap map = ResidualMap::kSinkhorn;
   size_t streams = 4;  // M
   size_t sinkhorn_iters = 20;
   double hc_eps = 1e-6;

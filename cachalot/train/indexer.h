@@ -5,7 +5,7 @@
 //   score[t][j] = sum_h w[t][h] relu(q[t][h] . key[j])
 //
 // The Hadamard transform of queries and keys is left out: it is orthogonal, so without FP4 rounding
-// the scores are the same.
+// the scores are the same; with it, activation_format.h transforms there and back.
 #pragma once
 
 #include <cstddef>

@@ -94,7 +94,7 @@ class AttentionLayer {
   AttentionParams<T> p_;
   AttentionConfig shape_;
   size_t groups_;
-  size_t index_heads_, index_dim_, index_topk_;
+  size_t index_heads_, index_dim_, index_topk_, rope_dim_;
   T eps_;
   Matrix<T> qr_raw_, qr_, q_raw_, q_, kv_raw_, kv_, out_, mid_;
   NormSaved<T> qr_norm_, q_norm_, kv_norm_;

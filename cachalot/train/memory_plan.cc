@@ -2,6 +2,7 @@
 #include "cachalot/train/memory_plan.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "cachalot/model/inventory.h"
 #include "cachalot/train/newton_schulz.h"
@@ -11,6 +12,7 @@ namespace {
 
 constexpr uint32_t kCsaRatio = 4;
 constexpr uint64_t kFloatBytes = 4;
+constexpr uint64_t kLogitFloats = uint64_t{4} << 20;  // as loss.cc cuts them
 
 struct Counts {
   uint64_t muon = 0;
@@ -43,17 +45,84 @@ Counts CountParameters(const Recipe& recipe) {
   return counts;
 }
 
-// Tokens of the largest micro-batch of any stage.
-uint64_t LargestMicroBatch(const Schedule& schedule) {
-  uint64_t tokens = 0;
-  for (const Stage& stage : schedule.stages) {
-    // The batch only grows inside a stage.
-    const uint64_t step = std::max(stage.from_step, schedule.batch_ramp_steps);
-    const Stage& then = StageAt(schedule, step);
-    const uint64_t at = then.from_step == stage.from_step ? step : stage.from_step;
-    tokens = std::max(tokens, MicroBatchSequences(schedule, at) * stage.sequence_length);
+// Tokens of the largest micro-batch of a stage.
+uint64_t LargestMicroBatch(const Schedule& schedule, const Stage& stage) {
+  // The batch only grows inside a stage.
+  const uint64_t step = std::max(stage.from_step, schedule.batch_ramp_steps);
+  const Stage& then = StageAt(schedule, step);
+  const uint64_t at = then.from_step == stage.from_step ? step : stage.from_step;
+  return MicroBatchSequences(schedule, at) * stage.sequence_length;
+}
+
+uint64_t CompressorFloats(uint64_t head_size, uint64_t ratio) {
+  const uint64_t width = ratio == kCsaRatio ? 2 * head_size : head_size;
+  return 2 * width + 2 * head_size / ratio;  // k and gate; entries before and after their norm
+}
+
+// What one layer's backward pass needs beside what was kept: MoeScratch and LayerScratch, in order.
+uint64_t ScratchFloatsPerToken(const model::Config& c, bool indexer, uint64_t length) {
+  const uint64_t d = c.head_dim, heads = uint64_t{c.num_attention_heads} * d;
+  const uint64_t A = c.num_experts_per_tok, I = c.moe_intermediate_size;
+  uint64_t floats = A * (2 * c.hidden_size + 3 * I + 2);
+  floats += c.o_groups * c.o_lora_rank + 3 * heads + c.num_attention_heads + 2 * c.q_lora_rank;
+  floats += 2 * d;
+  uint64_t compressor = 0;
+  for (const uint32_t ratio : c.compress_ratios) {
+    if (ratio != 0) compressor = std::max(compressor, CompressorFloats(d, ratio));
   }
-  return tokens;
+  floats += compressor + A + c.n_routed_experts;
+  if (indexer) {
+    floats += length / kCsaRatio + c.index_n_heads * (uint64_t{c.index_head_dim} + 1);
+  }
+  return floats;
+}
+
+// Of the whole network: see Network::Impl and MtpState.
+uint64_t SharedFloatsPerToken(const model::Config& c) {
+  const uint64_t D = c.hidden_size, streams = uint64_t{c.hc_mult} * D;
+  const uint64_t maps = uint64_t{c.mix_rows()} + c.hc_mult + c.hc_mult * c.hc_mult;
+  // Embeddings; last streams; head; gradients of streams and of hidden rows; those of the maps.
+  uint64_t floats = D + streams + 4 * D + streams + 4 * D + maps;
+  // The MTP block's streams, inputs and head, and the gradients of its inputs.
+  if (c.num_draft_layers() > 0) floats += 2 * streams + 3 * D + 4 * D + 2 * streams;
+  return floats;
+}
+
+// Gradients are summed by a binary tree over the micro-batches of a step: levels beyond the first.
+uint64_t SubtreeLevels(const Schedule& schedule) {
+  uint64_t levels = 0;
+  for (const Stage& stage : schedule.stages) {
+    const uint64_t step = std::max(stage.from_step, schedule.batch_ramp_steps);
+    const uint64_t slots =
+        (BatchSequences(schedule, step) + MicroBatchSequences(schedule, step) - 1) /
+        MicroBatchSequences(schedule, step);
+    levels = std::max<uint64_t>(levels, static_cast<uint64_t>(std::bit_width(slots - 1)));
+  }
+  return levels;
+}
+
+struct Activations {
+  uint64_t kept = 0;
+  uint64_t scratch = 0;
+};
+
+Activations LargestActivations(const Recipe& recipe) {
+  const model::Config& c = recipe.model;
+  Activations most;
+  for (const Stage& stage : recipe.schedule.stages) {
+    const uint64_t tokens = LargestMicroBatch(recipe.schedule, stage);
+    const bool indexer = stage.attention != AttentionMode::kDense;
+    uint64_t kept = 0;
+    for (uint32_t l = 0; l < c.num_hidden_layers + c.num_draft_layers(); ++l) {
+      kept += tokens * SavedFloatsPerToken(c, l, indexer, stage.sequence_length);
+    }
+    const uint64_t scratch = tokens * (ScratchFloatsPerToken(c, indexer, stage.sequence_length) +
+                                       SharedFloatsPerToken(c));
+    // Buffers keep the largest size they had.
+    most.kept = std::max(most.kept, kept);
+    most.scratch = std::max(most.scratch, scratch);
+  }
+  return most;
 }
 
 }  // namespace
@@ -64,31 +133,29 @@ uint64_t MemoryPlan::total_bytes() const {
   return sum;
 }
 
-uint64_t SavedFloatsPerToken(const model::Config& c, uint32_t layer) {
+uint64_t SavedFloatsPerToken(const model::Config& c, uint32_t layer, bool indexer,
+                             uint64_t length) {
   const uint64_t D = c.hidden_size, M = c.hc_mult, d = c.head_dim, H = c.num_attention_heads;
   const uint32_t ratio = c.compress_ratios[layer];
-  // Each half: its streams, the mixing coefficients, the collapsed input before and after its norm.
-  uint64_t floats = 2 * (M * D + 2 * c.mix_rows() + 2 * D);
+  // Each half: streams, fn u, inverse RMS, three maps; input mixed and normed, output.
+  uint64_t floats = 2 * (M * D + c.mix_rows() + 2 + 2 * M + M * M + 3 * D);
   // Query latent before and after its norm, heads likewise, window entry likewise, attention output
-  // before and after the inverse rotation, log-sums, group outputs, result.
-  floats += 2 * c.q_lora_rank + 2 * H * d + 2 * d + 2 * H * d + H + c.o_groups * c.o_lora_rank + D;
-  if (ratio != 0) {
-    const uint64_t width = ratio == kCsaRatio ? 2 * d : d;
-    floats += 2 * width + 2 * d / ratio;
+  // (rotated in place), log-sums, inverse RMS, group outputs.
+  floats += 2 * c.q_lora_rank + 2 * H * d + 2 * d + H * d + 2 * H + 2;
+  floats += c.o_groups * c.o_lora_rank;
+  if (ratio != 0) floats += CompressorFloats(d, ratio);
+  if (ratio == kCsaRatio && indexer) {
+    // Queries, weights, keys; scores and the mass they should have.
+    floats += c.index_n_heads * (uint64_t{c.index_head_dim} + 1);
+    floats += CompressorFloats(c.index_head_dim, ratio) + 2 * (length / ratio);
   }
-  if (ratio == kCsaRatio) {
-    floats +=
-        c.index_n_heads * c.index_head_dim + c.index_n_heads + 4 * c.index_head_dim + c.index_topk;
-  }
-  // Router logits and weights; gate, up and product of each expert a token visits, their outputs.
-  floats += 2 * c.n_routed_experts + 2 * c.num_experts_per_tok;
-  floats += 3 * (c.num_experts_per_tok * c.moe_intermediate_size + c.shared_intermediate_size());
-  floats += (c.num_experts_per_tok + 1) * D;
+  // Router logits and weights, three lists of ids; gate and up of each expert a token visits.
+  floats += c.n_routed_experts + 4 * c.num_experts_per_tok;
+  floats += 2 * (c.num_experts_per_tok * c.moe_intermediate_size + c.shared_intermediate_size());
   return floats;
 }
 
 MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads) {
-  const model::Config& c = recipe.model;
   const Counts counts = CountParameters(recipe);
   MemoryPlan plan{.parameters = counts.muon + counts.adamw + counts.plain,
                   .muon_parameters = counts.muon};
@@ -98,23 +165,14 @@ MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads) {
   add("parameters, float32", plan.parameters);
   add("gradients, float32", plan.parameters);
   add("weights as the network computes on them", plan.parameters);
+  add("gradients of subtrees of micro-batches", SubtreeLevels(recipe.schedule) * plan.parameters);
   add("Muon momentum", counts.muon);
   add("AdamW moments", 2 * counts.adamw);
   add("Newton-Schulz scratch", counts.matrix_scratch * num_threads);
-
-  const uint64_t tokens = LargestMicroBatch(recipe.schedule);
-  const uint32_t layers = c.num_hidden_layers + c.num_draft_layers();
-  uint64_t all = 0;
-  uint64_t largest = 0;
-  for (uint32_t l = 0; l < layers; ++l) {
-    all += SavedFloatsPerToken(c, l);
-    largest = std::max(largest, SavedFloatsPerToken(c, l));
-  }
-  const uint64_t streams = uint64_t{c.hc_mult} * c.hidden_size;
-  add("activations kept for the backward pass", tokens * all);
-  // The gradient of the streams and of the widest thing below them.
-  add("gradients of activations", tokens * (2 * streams + largest));
-  add("logits and their gradient", tokens * 2 * c.vocab_size);
+  const Activations activations = LargestActivations(recipe);
+  add("activations kept for the backward pass", activations.kept);
+  add("gradients and scratch of one layer", activations.scratch);
+  add("logits of a chunk of tokens", kLogitFloats);
   return plan;
 }
 

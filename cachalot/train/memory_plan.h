@@ -28,7 +28,8 @@ struct MemoryPlan {
 MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads);
 
 // Floats one token leaves in one layer (index num_hidden_layers: the MTP block) for the backward
-// pass.
-uint64_t SavedFloatsPerToken(const model::Config& config, uint32_t layer);
+// pass, in sequences of `length`; `indexer`: whether CSA layers run it.
+uint64_t SavedFloatsPerToken(const model::Config& config, uint32_t layer, bool indexer,
+                             uint64_t length);
 
 }  // namespace cachalot::train

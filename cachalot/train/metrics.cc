@@ -33,6 +33,13 @@ constexpr Field kFields[] = {{"loss", &StepMetrics::loss},
                              {"mfu", &StepMetrics::mfu},
                              {"mhc_gain", &StepMetrics::mhc_gain}};
 
+struct NumberList {
+  const char* name;
+  std::vector<double> StepMetrics::*values;
+};
+constexpr NumberList kLists[] = {{"expert_load", &StepMetrics::expert_load},
+                                 {"residual_gains", &StepMetrics::residual_gains}};
+
 std::string CsvHeader() {
   std::string line = "step,tokens";
   for (const Field& field : kFields) line += StrCat(",", field.name);
@@ -81,10 +88,13 @@ Result<std::vector<std::string>> CompleteLines(const std::string& path) {
 std::string StepToJson(const StepMetrics& m) {
   Json json = {{"step", m.step}, {"tokens", m.tokens}};
   for (const Field& field : kFields) json[field.name] = Number(m.*field.value);
-  Json loads = Json::array();
-  for (const double load : m.expert_load) loads.push_back(Number(load));
-  json["expert_load"] = loads;
+  for (const NumberList& list : kLists) {
+    Json numbers = Json::array();
+    for (const double number : m.*list.values) numbers.push_back(Number(number));
+    json[list.name] = numbers;
+  }
   if (m.validation_loss) json["validation_loss"] = Number(*m.validation_loss);
+  if (m.rolled_back_from) json["rolled_back_from"] = *m.rolled_back_from;
   return json.dump();
 }
 
@@ -105,15 +115,18 @@ Result<StepMetrics> StepFromJson(std::string_view line, std::string_view name) {
     if (value == json.end()) continue;
     CACHALOT_TRY(m.*field.value, NumberFrom(*value, field.name, name));
   }
-  if (const auto loads = json.find("expert_load"); loads != json.end() && loads->is_array()) {
-    for (const Json& load : *loads) {
-      CACHALOT_TRY(const double value, NumberFrom(load, "expert_load", name));
-      m.expert_load.push_back(value);
+  for (const NumberList& list : kLists) {
+    const auto numbers = json.find(list.name);
+    if (numbers == json.end() || !numbers->is_array()) continue;
+    for (const Json& number : *numbers) {
+      CACHALOT_TRY(const double value, NumberFrom(number, list.name, name));
+      (m.*list.values).push_back(value);
     }
   }
   if (const auto loss = json.find("validation_loss"); loss != json.end()) {
     CACHALOT_TRY(m.validation_loss, NumberFrom(*loss, "validation_loss", name));
   }
+  m.rolled_back_from = whole("rolled_back_from");
   return m;
 }
 

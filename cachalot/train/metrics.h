@@ -28,8 +28,11 @@ struct StepMetrics {
   double mfu = 0;  // share of the measured FMA peak
   // Largest of the composite residual map over depth; NaN where it was not measured.
   double mhc_gain = std::numeric_limits<double>::quiet_NaN();
-  std::vector<double> expert_load;  // each layer: largest load of an expert over the mean
+  std::vector<double> residual_gains;  // over depth, two a layer (residual_gain.h); only in JSONL
+  std::vector<double> expert_load;     // each layer: largest load of an expert over the mean
   std::optional<double> validation_loss;
+  // The step whose loss was a spike, if this is the first step after going back; only in JSONL.
+  std::optional<uint64_t> rolled_back_from;
 };
 
 // One JSON object; StepFromJson reads it back exactly.

@@ -23,6 +23,7 @@ StepMetrics Metrics(uint64_t step) {
           .learning_rate = 2.7e-4,
           .gradient_norm = 0.1,
           .mhc_gain = 1.25,
+          .residual_gains = {1.0, 1.25},
           .expert_load = {1.0, 1.7},
           .validation_loss = step % 2 == 0 ? std::optional<double>(1.5) : std::nullopt};
 }
@@ -40,6 +41,7 @@ TEST(Metrics, JsonRoundTripsExactly) {
   EXPECT_EQ(back->loss, m.loss);
   EXPECT_EQ(back->tokens, m.tokens);
   EXPECT_EQ(back->expert_load, m.expert_load);
+  EXPECT_EQ(back->residual_gains, m.residual_gains);
   EXPECT_EQ(back->validation_loss, m.validation_loss);
   StepMetrics broken = m;
   broken.loss = std::numeric_limits<double>::infinity();

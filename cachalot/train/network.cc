@@ -10,6 +10,7 @@
 #include "cachalot/train/linear.h"
 #include "cachalot/train/loss.h"
 #include "cachalot/train/reduce.h"
+#include "cachalot/train/residual_gain.h"
 
 namespace cachalot::train {
 namespace {
@@ -25,8 +26,9 @@ struct HalfSaved {
   Matrix<T> z;  // [T, D] its output
 
   size_t bytes() const {
-    return streams.bytes() + hyper.fn_u.bytes() + hyper.comb.bytes() + y.bytes() + x.bytes() +
-           z.bytes();
+    return streams.bytes() + hyper.fn_u.bytes() + hyper.inverse_rms.bytes() + hyper.pre.bytes() +
+           hyper.post.bytes() + hyper.comb.bytes() + norm.inverse_rms.bytes() + y.bytes() +
+           x.bytes() + z.bytes();
   }
 };
 
@@ -100,11 +102,12 @@ template <typename T>
 class Network<T>::Impl {
  public:
   Impl(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx,
-       Precision precision)
+       const NetworkOptions& options)
       : config_(config),
         ctx_(ctx),
-        params_(BindParameters(config_, set, precision == Precision::kBf16)),
-        hyper_{.streams = config.hc_mult,
+        params_(BindParameters(config_, set, options.precision == Precision::kBf16)),
+        hyper_{.map = options.residual,
+               .streams = config.hc_mult,
                .sinkhorn_iters = config.hc_sinkhorn_iters,
                .hc_eps = double{config.hc_eps},
                .norm_eps = double{config.rms_norm_eps}},
@@ -136,18 +139,25 @@ class Network<T>::Impl {
     return sums;
   }
 
-  size_t activation_bytes() const {
-    size_t total = final_.bytes() + d_streams_.bytes() + head_scratch_.logits.bytes();
-    for (const Layer<T>& layer : layers_) total += LayerBytes(layer);
-    if (mtp_) total += LayerBytes(mtp_->layer) + mtp_->streams.bytes() + mtp_->h.bytes();
+  std::vector<double> ResidualGains() const {
+    std::vector<MatView<const T>> maps;
+    for (const Layer<T>& layer : layers_) {
+      maps.push_back(layer.attn_half.hyper.comb.view());
+      maps.push_back(layer.ffn_half.hyper.comb.view());
+    }
+    return CompositeGains<T>(maps, hyper_.streams);
+  }
+
+  size_t kept_bytes() const {
+    size_t total = 0;
+    for (const Layer<T>& layer : layers_) {
+      total += layer.attn_half.bytes() + layer.ffn_half.bytes() + layer.attention.bytes() +
+               layer.ffn.bytes();
+    }
     return total;
   }
 
  private:
-  static size_t LayerBytes(const Layer<T>& layer) {
-    return layer.attn_half.bytes() + layer.ffn_half.bytes() + layer.attention.bytes() +
-           layer.ffn.bytes();
-  }
   MatView<T> Streams(Matrix<T>& m) {
     return m.Resize(env_.batch->num_tokens(), hyper_.streams * config_.hidden_size);
   }
@@ -193,7 +203,7 @@ class Network<T>::Impl {
 
   const EntrySelection* ReplayEntries(size_t layer) const {
     const Selections* replay = env_.options.replay;
-    return replay == nullptr ? nullptr : &replay->entries[layer];
+    return replay == nullptr || replay->entries.empty() ? nullptr : &replay->entries[layer];
   }
 
   void ForwardMain(LossSums& sums) {
@@ -368,8 +378,8 @@ class Network<T>::Impl {
 
 template <typename T>
 Network<T>::Network(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx,
-                    Precision precision)
-    : impl_(std::make_unique<Impl>(config, set, ctx, precision)) {}
+                    const NetworkOptions& options)
+    : impl_(std::make_unique<Impl>(config, set, ctx, options)) {}
 
 template <typename T>
 Network<T>::~Network() = default;
@@ -380,8 +390,13 @@ LossSums Network<T>::Run(const TrainBatch& batch, const RunOptions& options) {
 }
 
 template <typename T>
-size_t Network<T>::activation_bytes() const {
-  return impl_->activation_bytes();
+std::vector<double> Network<T>::ResidualGains() const {
+  return impl_->ResidualGains();
+}
+
+template <typename T>
+size_t Network<T>::kept_bytes() const {
+  return impl_->kept_bytes();
 }
 
 template class Network<float>;

@@ -2,8 +2,8 @@
 // The whole model in training: forward with everything the backward pass needs, losses, backward.
 // [V4 2; model.md 3-6; docs/design/train.md]
 //
-// Mode `exact`: nothing is rounded to the formats of inference. T = float trains; T = double is the
-// same source for gradient checks.
+// Mode `exact`: nothing is rounded to the formats of inference, unless a run asks for it. T = float
+// trains; T = double is the same source for gradient checks.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +15,7 @@
 #include "cachalot/model/config.h"
 #include "cachalot/train/attention.h"
 #include "cachalot/train/batch.h"
+#include "cachalot/train/hyper.h"
 #include "cachalot/train/parameters.h"
 
 namespace cachalot::train {
@@ -46,7 +47,8 @@ struct LossSums {
 };
 
 // Hard choices of a step: replayed to hold them fixed (finite differences, Anticipatory Routing,
-// routing replay). Layers 0 .. L-1, then the MTP block.
+// routing replay). Layers 0 .. L-1, then the MTP block. When replayed, empty `unbiased` or
+// `entries` are chosen anew.
 struct Selections {
   std::vector<std::vector<uint32_t>> experts;  // [layer][T A], ids ascending within a token
   // [layer][T A] the choice without bias, which the balance loss counts; empty where it does not.
@@ -60,6 +62,11 @@ enum class Precision : uint8_t {
   kBf16,  // operands rounded to BF16 where the target has the instruction; router and mHC float32
 };
 
+struct NetworkOptions {
+  Precision precision = Precision::kFloat32;
+  ResidualMap residual = ResidualMap::kSinkhorn;
+};
+
 enum class CsaMode : uint8_t {
   kDense,   // every visible entry: the dense stage and the indexer's warm-up [report.md 7.2]
   kSparse,  // the index_topk the indexer chooses
@@ -70,6 +77,9 @@ struct RunOptions {
   CsaMode csa = CsaMode::kSparse;
   bool backward = true;
   bool indexer_loss = false;
+  // KV entries, index queries and index keys pass through their formats (activation_format.h);
+  // float only.
+  bool quantized_activations = false;
   const Selections* replay = nullptr;
   Selections* record = nullptr;
   // [layer][E] tokens that chose each expert are added, for the bias update; layers as Selections.
@@ -82,15 +92,17 @@ template <typename T>
 class Network {
  public:
   Network(const model::Config& config, ParameterSetT<T>& set, const kernels::Context& ctx,
-          Precision precision = Precision::kFloat32);
+          const NetworkOptions& options = {});
   ~Network();
 
   // Adds the gradients of the scaled losses to those of the set. The bits depend on parameters,
   // batch and target only, not on threads. A batch with a token >= vocab_size, or without the
   // targets a loss needs, is a bug.
   LossSums Run(const TrainBatch& batch, const RunOptions& options);
-  // Memory of activations and scratch.
-  size_t activation_bytes() const;
+  // CompositeGains of the main layers' maps in the last Run: two entries a layer.
+  std::vector<double> ResidualGains() const;
+  // Memory of what the main layers keep from forward to backward; PlanMemory counts it beforehand.
+  size_t kept_bytes() const;
 
  private:
   class Impl;

@@ -61,7 +61,7 @@ void BM_ForwardBackward(benchmark::State& state, Precision precision) {
   if (!set.ok()) return state.SkipWithError("no parameters");
   InitializeParameters(config, 1, *set);
   const double peak = kernels::MeasureMachineLimits(ctx, size_t{1} << 26).f32_flop_per_s;
-  Network<float> network(config, *set, ctx, precision);
+  Network<float> network(config, *set, ctx, {.precision = precision});
   const TrainBatch batch = RandomBatch(config);
   const auto tokens = static_cast<double>(batch.num_tokens());
   const RunOptions options{.scales = {.ce = 1 / tokens, .mtp = 0.3 / tokens}};
@@ -72,7 +72,7 @@ void BM_ForwardBackward(benchmark::State& state, Precision precision) {
   state.counters["%f32peak"] =
       Counter(100 * tokens * kFlopPerToken / peak, Counter::kIsIterationInvariantRate);
   state.counters["peakGflops"] = peak / 1e9;
-  state.counters["activationMB"] = static_cast<double>(network.activation_bytes()) / 1e6;
+  state.counters["keptMB"] = static_cast<double>(network.kept_bytes()) / 1e6;
 }
 BENCHMARK_CAPTURE(BM_ForwardBackward, bf16, Precision::kBf16)
     ->Arg(1)

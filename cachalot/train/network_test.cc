@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "cachalot/train/gradient_check.h"
+#include "cachalot/train/memory_plan.h"
 
 namespace cachalot::train {
 namespace {
@@ -163,6 +164,24 @@ TEST_F(NetworkTest, BitsDoNotDependOnThreads) {
   }
 }
 
+// The plan counts what the network keeps.
+TEST_F(NetworkTest, MemoryPlanCountsTheActivations) {
+  const RunOptions dense{.scales = {.ce = 0.03}, .csa = CsaMode::kDense};
+  RunOptions sparse = dense;
+  sparse.csa = CsaMode::kSparse;
+  sparse.indexer_loss = true;
+  for (const RunOptions& options : {dense, sparse}) {
+    Network<float> network(config_, set_, ctx_);
+    network.Run(batch_, options);
+    uint64_t floats = 0;
+    for (uint32_t l = 0; l < 3; ++l) {
+      floats += SavedFloatsPerToken(config_, l, options.indexer_loss, batch_.max_length());
+    }
+    EXPECT_NEAR(static_cast<double>(network.kept_bytes()) / static_cast<double>(4 * floats),
+                static_cast<double>(batch_.num_tokens()), 1.5);
+  }
+}
+
 // Operands of 8 bits of mantissa err by up to 2^-9 each: some 0.3 % a product, 2 % after the sixty
 // of this network. At the values of a fresh model and with choices replayed nothing amplifies that;
 // the rough values of the other tests do (clamps switch, 9 % found).
@@ -175,7 +194,7 @@ TEST_F(NetworkTest, Bf16GradientsStayNearFloat32) {
   Network<float>(config_, set_, ctx_).Run(batch_, options);
   options.record = nullptr;
   options.replay = &frozen;
-  Network<float>(config_, rounded, ctx_, Precision::kBf16).Run(batch_, options);
+  Network<float>(config_, rounded, ctx_, {.precision = Precision::kBf16}).Run(batch_, options);
   double error = 0;
   double norm = 0;
   for (size_t i = 0; i < set_.parameters.size(); ++i) {

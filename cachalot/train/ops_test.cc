@@ -14,6 +14,7 @@
 #include "cachalot/train/moe.h"
 #include "cachalot/train/norm.h"
 #include "cachalot/train/pool.h"
+#include "cachalot/train/residual_gain.h"
 #include "cachalot/train/router.h"
 
 namespace cachalot::train {
@@ -87,7 +88,12 @@ TEST_F(OpsTest, RotationAndItsInverse) {
   }
 }
 
-TEST_F(OpsTest, HyperConnections) {
+class HyperTest : public OpsTest, public testing::WithParamInterface<ResidualMap> {};
+INSTANTIATE_TEST_SUITE_P(AllMaps, HyperTest,
+                         testing::Values(ResidualMap::kSinkhorn, ResidualMap::kUnconstrained,
+                                         ResidualMap::kIdentity));
+
+TEST_P(HyperTest, HyperConnections) {
   constexpr size_t kM = 4, kD = 6, kT = 19;
   Variable x("streams", kT, kM * kD, 9);
   Variable fn("fn", 24, kM * kD, 10);
@@ -97,7 +103,7 @@ TEST_F(OpsTest, HyperConnections) {
   const Variable probe_next("probe next", kT, kM * kD, 14);
   Variable z("z", kT, kD, 15);
   const HyperWeights<double> w{fn.weight(), base.weight(), scale.weight()};
-  const HyperConfig config{.streams = kM};
+  const HyperConfig config{.map = GetParam(), .streams = kM};
   HyperSaved<double> saved;
   Mat y(kT, kD);
   Mat next(kT, kM * kD);
@@ -108,7 +114,7 @@ TEST_F(OpsTest, HyperConnections) {
   };
   loss();
   // Columns of comb sum to one: the last step.
-  for (size_t k = 0; k < kM; ++k) {
+  for (size_t k = 0; k < kM && GetParam() != ResidualMap::kUnconstrained; ++k) {
     double sum = 0;
     for (size_t j = 0; j < kM; ++j) sum += saved.comb.view().Row(3)[j * kM + k];
     EXPECT_NEAR(sum, 1.0, 1e-5);
@@ -120,6 +126,15 @@ TEST_F(OpsTest, HyperConnections) {
   HyperPreBackward<double>(x.value.view(), w, config, saved, probe_y.value.view(), gradients,
                            x.grad.view(), ctx_);
   ExpectGradients({&x, &fn, &base, &scale, &z}, loss);
+}
+
+TEST_F(OpsTest, GainOfTheCompositeMap) {
+  // Two tokens; the second one's maps are the identity.
+  const std::vector<double> first = {1, 0.5, 0, 1, /**/ 1, 0, 0, 1};
+  const std::vector<double> second = {2, 0, 0, -1, /**/ 1, 0, 0, 1};
+  const std::vector<MatView<const double>> maps = {{first.data(), 2, 4}, {second.data(), 2, 4}};
+  // Token 0: rows of the first map sum to 1.5 and 1; the product is {2, -0.5; 0, -1}.
+  EXPECT_EQ(CompositeGains<double>(maps, 2), (std::vector<double>{1.25, 1.75}));
 }
 
 TEST_F(OpsTest, HyperHead) {

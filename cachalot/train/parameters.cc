@@ -73,22 +73,23 @@ constexpr float kHyperScale = 0.01f;         // alpha of the mHC paper, table 5
 constexpr float kCombDiagonal = 3.0f;
 
 // pre = 1 / M each, post = 1, comb near the identity: the start is a plain residual.
-void FillHyperBase(size_t streams, Parameter& p) {
+// A linear map (kUnconstrained) starts at the identity itself.
+void FillHyperBase(size_t streams, float diagonal, Parameter& p) {
   const float pre = -std::log(static_cast<float>(streams) - 1.0f);  // logit(1 / M)
   for (size_t i = 0; i < streams; ++i) p.value[i] = streams > 1 ? pre : 4.0f;
   for (size_t j = 0; j < streams && p.cols > streams; ++j) {
-    p.value[2 * streams + j * streams + j] = kCombDiagonal;
+    p.value[2 * streams + j * streams + j] = diagonal;
   }
 }
 
-void FillParameter(size_t streams, uint64_t seed, Parameter& p) {
+void FillParameter(size_t streams, float diagonal, uint64_t seed, Parameter& p) {
   const std::string_view name = p.name;
   if (name.ends_with("norm.weight")) {
     std::ranges::fill(p.value.span(), 1.0f);
   } else if (name.ends_with("_scale")) {
     std::ranges::fill(p.value.span(), kHyperScale);
   } else if (name.ends_with("_base")) {
-    FillHyperBase(streams, p);
+    FillHyperBase(streams, diagonal, p);
   } else if (name.ends_with(".weight") || name.ends_with("_fn")) {
     const uint64_t key = NameKey(name, seed);
     for (size_t i = 0; i < p.size(); ++i) p.value[i] = kStandardDeviation * Normal(key, i);
@@ -148,8 +149,10 @@ Result<ParameterSet> MakeParameters(const model::Config& config) {
   return std::move(collector.set);
 }
 
-void InitializeParameters(const model::Config& config, uint64_t seed, ParameterSet& set) {
-  for (Parameter& p : set.parameters) FillParameter(config.hc_mult, seed, p);
+void InitializeParameters(const model::Config& config, uint64_t seed, ParameterSet& set,
+                          bool linear_residual_maps) {
+  const float diagonal = linear_residual_maps ? 1.0f : kCombDiagonal;
+  for (Parameter& p : set.parameters) FillParameter(config.hc_mult, diagonal, seed, p);
   for (ExpertTable& table : set.tables) FillTable(config.n_routed_experts, seed, table);
 }
 

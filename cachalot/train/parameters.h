@@ -83,8 +83,10 @@ Result<ParameterSet> MakeParameters(const model::Config& config);
 // Fills a set as a fresh model starts [V4 4.2 leaves this open; docs/design/train.md]: matrices
 // N(0, 0.02), norms 1, mHC scales 0.01 with biases that make the start a plain residual, biases,
 // sinks and position biases 0, tables drawn without repetition within a token. A pure function of
-// (config, seed), whatever the order or the number of tensors before.
-void InitializeParameters(const model::Config& config, uint64_t seed, ParameterSet& set);
+// (config, seed), whatever the order or the number of tensors before. `linear_residual_maps`: comb
+// is its biases themselves (ResidualMap::kUnconstrained) and not what Sinkhorn makes of them.
+void InitializeParameters(const model::Config& config, uint64_t seed, ParameterSet& set,
+                          bool linear_residual_maps = false);
 
 // Reads all tensors from an official-layout checkpoint (any dtype the loader widens); kNotFound,
 // kInvalidArgument as BindWeights reports them.

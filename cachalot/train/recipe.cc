@@ -184,6 +184,19 @@ void ReadRest(TomlTable& top, Recipe& recipe, TomlComplaint& complaint) {
   precision.Flag("qat", recipe.precision.qat);
   precision.Whole("qat_from_step", recipe.precision.qat_from_step, 0, kMaxSteps);
   precision.Finish();
+  TomlTable residual(top.Table("residual"), "[residual]", complaint);
+  residual.Choice("map", recipe.residual, {"mhc", "unconstrained", "plain"});
+  residual.Finish();
+  if (recipe.residual != ResidualMap::kSinkhorn && recipe.precision.qat) {
+    precision.Complain(top.Table("residual")->source(),
+                       "[residual].map is not \"mhc\": such a model has no released format, so "
+                       "[precision].qat must be false");
+  }
+  TomlTable stability(top.Table("stability"), "[stability]", complaint);
+  stability.Number("spike_deviations", recipe.stability.spike_deviations, 0, 1e6);
+  stability.Whole("anticipate_steps", recipe.stability.anticipate_steps, 0, kMaxSteps);
+  stability.Whole("anticipate_lag", recipe.stability.anticipate_lag, 1, 1024);
+  stability.Finish();
   TomlTable checkpoint(top.Table("checkpoint"), "[checkpoint]", complaint);
   checkpoint.Whole("every_steps", recipe.checkpoint.every_steps, 1, kMaxSteps);
   checkpoint.Whole("keep_last", recipe.checkpoint.keep_last, 1, 1000);

@@ -12,6 +12,7 @@
 #include "cachalot/train/network.h"
 #include "cachalot/train/optimizer.h"
 #include "cachalot/train/schedule.h"
+#include "cachalot/train/stability.h"
 
 namespace cachalot::train {
 
@@ -29,7 +30,8 @@ struct LossOptions {
 
 struct PrecisionOptions {
   Precision products = Precision::kFloat32;  // operands of matrix products in forward and backward
-  bool qat = false;  // weights pass through their export format from qat_from_step on
+  // From qat_from_step on, weights and cached activations pass through their formats of inference.
+  bool qat = false;
   uint64_t qat_from_step = 0;
 };
 
@@ -50,9 +52,11 @@ struct Recipe {
   DataOptions data;
   Schedule schedule;
   OptimizerOptions optimizer;
-  float clip_norm = 1.0f;  // of the whole gradient; 0: off
+  float clip_norm = 1.0f;                         // of the whole gradient; 0: off
+  ResidualMap residual = ResidualMap::kSinkhorn;  // others: for comparison, no export, no qat
   LossOptions loss;
   PrecisionOptions precision;
+  StabilityOptions stability;
   CheckpointOptions checkpoint;
   EvaluationOptions evaluation;
 };

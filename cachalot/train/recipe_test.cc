@@ -9,6 +9,7 @@
 #include "cachalot/base/strings.h"
 #include "cachalot/io/mapped_file.h"
 #include "cachalot/model/inventory.h"
+#include "cachalot/train/export.h"
 #include "cachalot/train/memory_plan.h"
 
 namespace cachalot::train {
@@ -42,11 +43,12 @@ size_t LineOf(std::string_view piece) {
 }
 
 TEST(Recipe, PresetsLoad) {
-  for (const char* name : {"nano", "mini", "small", "bench-train"}) {
+  for (const char* name : {"nano", "mini", "small", "bench-train", "compare"}) {
     const auto recipe = LoadRecipe(RecipePath(name));
     ASSERT_TRUE(recipe.ok()) << recipe.error().message;
     EXPECT_EQ(recipe->name, name);
     EXPECT_FALSE(recipe->model.quantized);
+    EXPECT_TRUE(CheckExport(recipe->model, ExportFormat::kReleased).ok()) << name;
   }
 }
 
@@ -102,6 +104,12 @@ TEST(Recipe, BadValuesNameFoundAndExpected) {
             std::string::npos);
   EXPECT_NE(Refusal("o_groups = 2", "o_groups = 3").find("expected a divisor"), std::string::npos);
   EXPECT_NE(Refusal("steps = 600", "steps = ").find("x.toml:"), std::string::npos);
+  EXPECT_NE(Refusal("[evaluation]", "[residual]\nmap = \"hc\"\n[evaluation]")
+                .find("expected one of \"mhc\", \"unconstrained\", \"plain\""),
+            std::string::npos);
+  EXPECT_NE(Refusal("[evaluation]", "[residual]\nmap = \"plain\"\n[evaluation]")
+                .find("qat must be false"),
+            std::string::npos);
   EXPECT_FALSE(LoadRecipe("/nonexistent.toml").ok());
 }
 

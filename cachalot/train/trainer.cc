@@ -2,6 +2,7 @@
 #include "cachalot/train/trainer.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -11,6 +12,8 @@
 
 #include "cachalot/base/strings.h"
 #include "cachalot/model/inventory.h"
+#include "cachalot/train/evaluation.h"
+#include "cachalot/train/export.h"
 #include "cachalot/train/network.h"
 #include "cachalot/train/optimizer.h"
 #include "cachalot/train/packed_reader.h"
@@ -24,19 +27,9 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 bool IsIndexer(std::string_view name) { return name.find(".indexer.") != std::string_view::npos; }
-
-// Appends a packed row as its samples. Beside the last token of a sample the MTP block is fed BOS;
-// nothing is predicted from there.
-void AppendSequence(const PackedSequence& row, uint32_t bos, TrainBatch& batch) {
-  const size_t base = batch.ids.size();
-  if (batch.sample_begin.empty()) batch.sample_begin.push_back(0);
-  for (size_t i = 1; i < row.starts.size(); ++i) batch.sample_begin.push_back(base + row.starts[i]);
-  batch.sample_begin.push_back(base + row.tokens.size());
-  static_assert(kNoTarget == kNoToken);
-  batch.ids.insert(batch.ids.end(), row.tokens.begin(), row.tokens.end());
-  batch.targets.insert(batch.targets.end(), row.targets.begin(), row.targets.end());
-  for (const uint32_t next : row.next) batch.mtp_ids.push_back(next == kNoToken ? bos : next);
-  batch.mtp_targets.insert(batch.mtp_targets.end(), row.mtp_targets.begin(), row.mtp_targets.end());
+bool IsHyperMap(std::string_view name) {
+  return name.find(".hc_attn_") != std::string_view::npos ||
+         name.find(".hc_ffn_") != std::string_view::npos;
 }
 
 // Weights of matrices that multiply a token: of routed experts the chosen ones, the head once more
@@ -58,6 +51,8 @@ uint64_t ActingWeights(const model::Config& c) {
   return others + routed / c.n_routed_experts * c.num_experts_per_tok;
 }
 
+constexpr size_t kSlotLosses = 4;  // of a micro-batch: next token, MTP, balance, indexer
+
 size_t CountTargets(const std::vector<uint32_t>& targets) {
   return targets.size() -
          static_cast<size_t>(std::count(targets.begin(), targets.end(), kNoTarget));
@@ -65,10 +60,20 @@ size_t CountTargets(const std::vector<uint32_t>& targets) {
 
 }  // namespace
 
+EvaluationSet EvaluationSetOf(const Recipe& recipe, std::shared_ptr<const Dataset> validation,
+                              uint64_t step) {
+  return {.data = std::move(validation),
+          .seed = recipe.seed,
+          .sequence_length = StageAt(recipe.schedule, step).sequence_length,
+          .tokens = recipe.evaluation.tokens};
+}
+
 class Trainer::Impl {
  public:
   Impl(const Recipe& recipe, const TrainerOptions& options, const kernels::Context& ctx)
-      : recipe_(recipe), options_(options), ctx_(ctx) {}
+      : recipe_(recipe), options_(options), ctx_(ctx), alone_(comm::SingleRank()) {
+    if (options_.comm == nullptr) options_.comm = alone_.get();
+  }
 
   Status Open();
   Result<StepMetrics> Step();
@@ -76,27 +81,47 @@ class Trainer::Impl {
   Result<std::optional<double>> Evaluate();
   double flop_per_token() const { return flop_per_token_; }
   uint64_t step() const { return step_; }
+  bool can_save() const { return !anticipating() || steps_since_anticipated() == 0; }
   const Schedule& schedule() const { return recipe_.schedule; }
   const ParameterSet& parameters() const { return masters_; }
 
  private:
   std::string checkpoint_dir() const { return options_.run_dir + "/checkpoints"; }
+  bool anticipating() const { return step_ < std::min(anticipate_until_, schedule().steps); }
+  uint64_t steps_since_anticipated() const {
+    return (step_ - anticipate_from_) % recipe_.stability.anticipate_lag;
+  }
   bool quantized(uint64_t step) const {
     return recipe_.precision.qat && step >= recipe_.precision.qat_from_step;
   }
   Status OpenData();
+  Status OpenMetrics();
   Status Resume();
+  Status Restore(const std::string& checkpoint);
   void PrepareWeights(bool quantized);
   void RoundTrip(const model::StoredTensor& stored, const Parameter& master, Parameter& out);
-  std::vector<TrainBatch> ReadBatch(uint64_t step);
+  std::vector<TrainBatch> ReadBatch(uint64_t step, PackedReader& reader) const;
+  void SwapGradients();
+  void Anticipate();
+  bool IsSpike(double loss);
+  Result<StepMetrics> RollBack(const std::string& checkpoint, const StepMetrics& spike);
+  bool first_rank() const { return options_.comm->rank() == 0; }
   LossSums AccumulateGradients(const std::vector<TrainBatch>& batches, AttentionMode mode);
+  void SumSlots(size_t begin, size_t end, const std::vector<TrainBatch>& batches, RunOptions& run,
+                std::vector<double>& slot_losses);
+  void SumOverRanks(std::vector<double>& slot_losses, LossSums& all);
   std::vector<uint8_t> Frozen(AttentionMode mode) const;
   std::vector<double> MoveRouterBiases();
   Status Finish(StepMetrics& metrics);
+  Result<std::optional<double>> EvaluateHere();
+  Result<std::optional<double>> EvaluateExported(const EvaluationSet& set);
 
   Recipe recipe_;
   TrainerOptions options_;
   kernels::Context ctx_;
+  std::unique_ptr<comm::Communicator> alone_;
+  // Sums of finished subtrees of micro-batches, one of each level at a time.
+  std::vector<std::vector<AlignedBuffer<float>>> subtrees_;
   std::shared_ptr<const Dataset> train_, validation_;
   std::unique_ptr<PackedReader> reader_;
   ParameterSet masters_;
@@ -110,6 +135,11 @@ class Trainer::Impl {
   std::map<std::string, model::StoredTensor, std::less<>> stored_;  // in the released format
   uint64_t step_ = 0;
   uint64_t tokens_ = 0;
+  bool checkpoint_due_ = false;
+  SpikeDetector spikes_;
+  uint64_t anticipate_from_ = 0, anticipate_until_ = 0;
+  uint64_t rolled_back_from_ = 0;  // 1 + the step of the spike, until it is in the metrics; 0: none
+  std::vector<std::vector<Selections>> anticipated_;  // [step since it was computed][micro-batch]
   double flop_per_token_ = 0;
 };
 
@@ -134,6 +164,9 @@ Status Trainer::Impl::OpenData() {
 }
 
 Status Trainer::Impl::Open() {
+  if (recipe_.residual == ResidualMap::kSinkhorn) {
+    CACHALOT_RETURN_IF_ERROR(CheckExport(recipe_.model, ExportFormat::kReleased));
+  }
   CACHALOT_RETURN_IF_ERROR(OpenData());
   std::error_code ec;
   fs::create_directories(checkpoint_dir(), ec);
@@ -142,7 +175,8 @@ Status Trainer::Impl::Open() {
   }
   CACHALOT_TRY(masters_, MakeParameters(recipe_.model));
   CACHALOT_TRY(working_, MakeParameters(recipe_.model));
-  InitializeParameters(recipe_.model, recipe_.seed, masters_);
+  InitializeParameters(recipe_.model, recipe_.seed, masters_,
+                       recipe_.residual == ResidualMap::kUnconstrained);
   for (Parameter& p : masters_.parameters) p.grad = {};  // those of `working_` visit, see Step
   optimizer_ = std::make_unique<Optimizer>(recipe_.model, masters_, recipe_.optimizer);
   model::Config released = recipe_.model;
@@ -153,11 +187,17 @@ Status Trainer::Impl::Open() {
   for (size_t i = 0; i < masters_.tables.size(); ++i) {
     working_.tables[i].ids = masters_.tables[i].ids;
   }
-  network_ =
-      std::make_unique<Network<float>>(recipe_.model, working_, ctx_, recipe_.precision.products);
+  network_ = std::make_unique<Network<float>>(
+      recipe_.model, working_, ctx_,
+      NetworkOptions{.precision = recipe_.precision.products, .residual = recipe_.residual});
   expert_load_.assign(recipe_.model.num_hidden_layers + recipe_.model.num_draft_layers(),
                       std::vector<uint64_t>(recipe_.model.n_routed_experts));
   flop_per_token_ = 6.0 * static_cast<double>(ActingWeights(recipe_.model));
+  return OpenMetrics();
+}
+
+Status Trainer::Impl::OpenMetrics() {
+  if (!first_rank()) return {};
   CACHALOT_TRY(MetricsWriter writer, MetricsWriter::Open(options_.run_dir, step_));
   metrics_.emplace(std::move(writer));
   return {};
@@ -168,15 +208,27 @@ Status Trainer::Impl::Resume() {
   if (!latest.ok()) {
     return latest.error().code == ErrorCode::kNotFound ? Status() : Status(latest.error());
   }
-  CACHALOT_TRY(const RunState state, LoadRun(*latest, masters_, *optimizer_));
+  return Restore(*latest);
+}
+
+Status Trainer::Impl::Restore(const std::string& checkpoint) {
+  CACHALOT_TRY(const RunState state, LoadRun(checkpoint, masters_, *optimizer_));
   if (state.recipe != options_.recipe_text) {
     return Error{
         ErrorCode::kInvalidArgument,
-        StrCat(*latest, ": was made with another recipe; take that one, or another --out")};
+        StrCat(checkpoint, ": was made with another recipe; take that one, or another --out")};
   }
   CACHALOT_RETURN_IF_ERROR(reader_->Seek(state.data));
   step_ = state.step;
   tokens_ = state.tokens;
+  const auto number = [&](const char* name) {
+    const auto found = state.numbers.find(name);
+    return found == state.numbers.end() ? 0 : found->second;
+  };
+  spikes_.Load(state.numbers);
+  anticipate_from_ = number("anticipate.from");
+  anticipate_until_ = number("anticipate.until");
+  rolled_back_from_ = number("anticipate.spike");
   return {};
 }
 
@@ -203,14 +255,14 @@ void Trainer::Impl::PrepareWeights(bool quantized) {
   }
 }
 
-std::vector<TrainBatch> Trainer::Impl::ReadBatch(uint64_t step) {
+std::vector<TrainBatch> Trainer::Impl::ReadBatch(uint64_t step, PackedReader& reader) const {
   const uint64_t rows = BatchSequences(schedule(), step);
   const uint64_t micro = MicroBatchSequences(schedule(), step);
   const uint32_t length = StageAt(schedule(), step).sequence_length;
   std::vector<TrainBatch> batches((rows + micro - 1) / micro);
   PackedSequence row;
   for (uint64_t r = 0; r < rows; ++r) {
-    reader_->Next(length, row);
+    reader.Next(length, row);
     AppendSequence(row, recipe_.model.bos_token_id, batches[r / micro]);
   }
   return batches;
@@ -232,30 +284,127 @@ LossSums Trainer::Impl::AccumulateGradients(const std::vector<TrainBatch>& batch
   RunOptions run;
   run.csa = mode == AttentionMode::kSparse ? CsaMode::kSparse : CsaMode::kDense;
   run.indexer_loss = mode != AttentionMode::kDense;
+  run.quantized_activations = quantized(step_);
   run.expert_load = &expert_load_;
   run.scales.ce = warmup ? 0.0 : mean(1.0, all.ce_tokens);
   run.scales.mtp = warmup ? 0.0 : mean(MtpWeight(schedule(), step_), all.mtp_tokens);
   run.scales.balance = warmup ? 0.0 : mean(double{recipe_.loss.balance_weight}, all.samples);
   run.scales.indexer = run.indexer_loss ? mean(1.0, all.tokens) : 0.0;
   for (auto& layer : expert_load_) std::fill(layer.begin(), layer.end(), uint64_t{0});
-  working_.ZeroGradients();
-  for (const TrainBatch& batch : batches) {
-    const LossSums sums = network_->Run(batch, run);
-    all.ce += sums.ce;
-    all.mtp += sums.mtp;
-    all.balance += sums.balance;
-    all.indexer += sums.indexer;
-  }
+  std::vector<double> slot_losses(kSlotLosses * batches.size());
+  const size_t share = std::max<size_t>(std::bit_ceil(batches.size()), options_.comm->size()) /
+                       options_.comm->size();
+  const size_t begin = options_.comm->rank() * share;
+  SumSlots(begin, begin + share, batches, run, slot_losses);
+  SumOverRanks(slot_losses, all);
   return all;
 }
 
-// An idle indexer keeps its values: decay without gradients would shrink it.
+// The gradients of micro-batches [begin, end), a range of a power of two aligned to its size, by
+// the tree (left half) + (right half); beyond the last micro-batch there is nothing. Which rank
+// sums which subtree changes no bit. Gradients are never -0 (they start at +0), so that adding the
+// +0 of a rank without micro-batches changes none either.
+void Trainer::Impl::SumSlots(size_t begin, size_t end, const std::vector<TrainBatch>& batches,
+                             RunOptions& run, std::vector<double>& slot_losses) {
+  if (end - begin == 1 || begin >= batches.size()) {
+    working_.ZeroGradients();
+    if (begin >= batches.size()) return;
+    if (anticipating()) run.replay = &anticipated_[steps_since_anticipated()][begin];
+    const LossSums sums = network_->Run(batches[begin], run);
+    const double losses[kSlotLosses] = {sums.ce, sums.mtp, sums.balance, sums.indexer};
+    std::copy_n(losses, kSlotLosses, slot_losses.begin() + static_cast<long>(kSlotLosses * begin));
+    return;
+  }
+  const size_t middle = begin + (end - begin) / 2;
+  SumSlots(begin, middle, batches, run, slot_losses);
+  if (middle >= batches.size()) return;
+  const auto level = static_cast<size_t>(std::countr_zero(end - begin)) - 1;
+  if (subtrees_.size() <= level) subtrees_.resize(level + 1);
+  std::vector<AlignedBuffer<float>>& left = subtrees_[level];
+  for (size_t i = left.size(); i < working_.parameters.size(); ++i) {
+    left.emplace_back(working_.parameters[i].size());
+  }
+  // Copied, not swapped: the network holds on to where its gradients are.
+  ctx_.pool->ParallelFor(left.size(), [&](size_t i, size_t) {
+    std::ranges::copy(working_.parameters[i].grad.span(), left[i].data());
+  });
+  SumSlots(middle, end, batches, run, slot_losses);
+  ctx_.pool->ParallelFor(left.size(), [&](size_t i, size_t) {
+    const std::span<float> grad = working_.parameters[i].grad.span();
+    for (size_t k = 0; k < grad.size(); ++k) grad[k] += left[i][k];
+  });
+}
+
+// Losses in the order of the micro-batches; each was filled by one rank.
+void Trainer::Impl::SumOverRanks(std::vector<double>& slot_losses, LossSums& all) {
+  comm::Communicator& comm = *options_.comm;
+  for (Parameter& p : working_.parameters) comm.TreeSum(p.grad.span());
+  comm.ExactSum(slot_losses);
+  for (size_t at = 0; at < slot_losses.size(); at += kSlotLosses) {
+    all.ce += slot_losses[at];
+    all.mtp += slot_losses[at + 1];
+    all.balance += slot_losses[at + 2];
+    all.indexer += slot_losses[at + 3];
+  }
+  for (std::vector<uint64_t>& layer : expert_load_) {
+    std::vector<double> load(layer.begin(), layer.end());
+    comm.ExactSum(load);
+    std::transform(load.begin(), load.end(), layer.begin(),
+                   [](double count) { return static_cast<uint64_t>(count); });
+  }
+}
+
+// The routing of the next anticipate_lag steps, by the parameters of now. The
+// gate weights are still computed at each step: only the choice is old. [report.md 7.5]
+void Trainer::Impl::Anticipate() {
+  PackedReader ahead = *reader_;
+  RunOptions run;
+  run.backward = false;
+  run.quantized_activations = quantized(step_);
+  anticipated_.clear();
+  const uint64_t end = std::min(step_ + recipe_.stability.anticipate_lag, schedule().steps);
+  for (uint64_t step = step_; step < end; ++step) {
+    const bool sparse = StageAt(schedule(), step).attention == AttentionMode::kSparse;
+    run.csa = sparse ? CsaMode::kSparse : CsaMode::kDense;
+    std::vector<Selections>& selections = anticipated_.emplace_back();
+    for (const TrainBatch& batch : ReadBatch(step, ahead)) {
+      run.record = &selections.emplace_back();
+      network_->Run(batch, run);
+      run.record->unbiased.clear();
+      run.record->entries.clear();
+    }
+  }
+}
+
+bool Trainer::Impl::IsSpike(double loss) {
+  const bool jump = StageAt(schedule(), step_).from_step == step_ ||
+                    (recipe_.precision.qat && recipe_.precision.qat_from_step == step_);
+  if (jump) spikes_.Reset();
+  return spikes_.Take(loss, recipe_.stability.spike_deviations) && !anticipating();
+}
+
+// Saved at once: a run that is killed after this must go on in the same way.
+Result<StepMetrics> Trainer::Impl::RollBack(const std::string& checkpoint,
+                                            const StepMetrics& spike) {
+  CACHALOT_RETURN_IF_ERROR(Restore(checkpoint));
+  anticipate_from_ = step_;
+  anticipate_until_ = step_ + recipe_.stability.anticipate_steps;
+  rolled_back_from_ = spike.step + 1;
+  options_.comm->Barrier();  // all have read what rank 0 is about to replace
+  CACHALOT_RETURN_IF_ERROR(OpenMetrics());
+  CACHALOT_RETURN_IF_ERROR(Save());
+  return spike;
+}
+
+// What has no gradients keeps its values: decay alone would shrink it.
 std::vector<uint8_t> Trainer::Impl::Frozen(AttentionMode mode) const {
   std::vector<uint8_t> frozen(masters_.parameters.size());
   for (size_t i = 0; i < frozen.size(); ++i) {
     const bool indexer = IsIndexer(masters_.parameters[i].name);
     if (mode == AttentionMode::kDense) frozen[i] = indexer ? 1 : 0;
     if (mode == AttentionMode::kIndexerWarmup) frozen[i] = indexer ? 0 : 1;
+    const bool unused = recipe_.residual == ResidualMap::kIdentity;
+    if (unused && IsHyperMap(masters_.parameters[i].name)) frozen[i] = 1;
   }
   return frozen;
 }
@@ -285,15 +434,22 @@ std::vector<double> Trainer::Impl::MoveRouterBiases() {
   return loads;
 }
 
+// Between the network's copy of the parameters, which they are added to, and the masters, which the
+// optimizer moves by them. The buffers themselves move: there is one set.
+void Trainer::Impl::SwapGradients() {
+  for (size_t i = 0; i < masters_.parameters.size(); ++i) {
+    std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
+  }
+}
+
 Result<StepMetrics> Trainer::Impl::Step() {
   const auto start = Clock::now();
   const AttentionMode mode = StageAt(schedule(), step_).attention;
   PrepareWeights(quantized(step_));
-  const std::vector<TrainBatch> batches = ReadBatch(step_);
+  if (anticipating() && can_save()) Anticipate();
+  const std::vector<TrainBatch> batches = ReadBatch(step_, *reader_);
   const LossSums sums = AccumulateGradients(batches, mode);
-  for (size_t i = 0; i < masters_.parameters.size(); ++i) {
-    std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
-  }
+  SwapGradients();
   const double norm = GradientNorm(masters_, ctx_);
   const double loss = sums.ce_tokens > 0 ? sums.mean_ce() : 0.0;
   if (!std::isfinite(norm) || !std::isfinite(loss)) {
@@ -303,16 +459,26 @@ Result<StepMetrics> Trainer::Impl::Step() {
                         bad.empty() ? "" : ", first in ", bad,
                         "; lower the learning rate or go on from an earlier checkpoint")};
   }
+  StepMetrics m{.step = step_, .loss = loss, .gradient_norm = norm};
+  if (IsSpike(loss)) {
+    const auto checkpoint = LatestRun(checkpoint_dir());
+    if (checkpoint.ok()) {
+      SwapGradients();
+      return RollBack(*checkpoint, m);
+    }
+  }
   if (recipe_.clip_norm > 0 && norm > double{recipe_.clip_norm}) {
     ScaleGradients(masters_, static_cast<float>(double{recipe_.clip_norm} / norm), ctx_);
   }
   const double lr = LearningRate(schedule(), step_);
   optimizer_->Step(masters_, static_cast<float>(lr), Frozen(mode), ctx_);
-  StepMetrics m{.step = step_, .loss = loss, .learning_rate = lr, .gradient_norm = norm};
+  m.learning_rate = lr;
+  if (rolled_back_from_ > 0) m.rolled_back_from = rolled_back_from_ - 1;
+  rolled_back_from_ = 0;
   if (mode != AttentionMode::kIndexerWarmup) m.expert_load = MoveRouterBiases();
-  for (size_t i = 0; i < masters_.parameters.size(); ++i) {
-    std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
-  }
+  SwapGradients();
+  m.residual_gains = network_->ResidualGains();
+  m.mhc_gain = *std::max_element(m.residual_gains.begin(), m.residual_gains.end());
   tokens_ += sums.tokens;
   m.tokens = tokens_;
   m.mtp_loss = sums.mtp_tokens > 0 ? sums.mean_mtp() : 0.0;
@@ -333,42 +499,76 @@ Status Trainer::Impl::Finish(StepMetrics& m) {
   if (last || step_ % recipe_.evaluation.every_steps == 0) {
     CACHALOT_TRY(m.validation_loss, Evaluate());
   }
-  CACHALOT_RETURN_IF_ERROR(metrics_->Append(m));
-  return last || step_ % recipe_.checkpoint.every_steps == 0 ? Save() : Status();
+  if (first_rank()) CACHALOT_RETURN_IF_ERROR(metrics_->Append(m));
+  checkpoint_due_ = checkpoint_due_ || last || step_ % recipe_.checkpoint.every_steps == 0;
+  if (!checkpoint_due_ || !can_save()) return {};
+  checkpoint_due_ = false;
+  return Save();
 }
 
 Status Trainer::Impl::Save() {
-  const RunState state{.recipe = options_.recipe_text,
-                       .step = step_,
-                       .tokens = tokens_,
-                       .data = reader_->position(),
-                       .numbers = {}};
-  CACHALOT_RETURN_IF_ERROR(SaveRun(RunPath(checkpoint_dir(), step_), state, masters_, *optimizer_));
-  return PruneRuns(checkpoint_dir(), recipe_.checkpoint.keep_last);
+  CACHALOT_CHECK(can_save());
+  RunState state{.recipe = options_.recipe_text,
+                 .step = step_,
+                 .tokens = tokens_,
+                 .data = reader_->position(),
+                 .numbers = {{"anticipate.from", anticipate_from_},
+                             {"anticipate.until", anticipate_until_},
+                             {"anticipate.spike", rolled_back_from_}}};
+  spikes_.Save(state.numbers);
+  if (first_rank()) {
+    CACHALOT_RETURN_IF_ERROR(
+        SaveRun(RunPath(checkpoint_dir(), step_), state, masters_, *optimizer_));
+    CACHALOT_RETURN_IF_ERROR(PruneRuns(checkpoint_dir(), recipe_.checkpoint.keep_last));
+  }
+  options_.comm->Barrier();  // whoever goes on may rely on it
+  return {};
 }
 
 Result<std::optional<double>> Trainer::Impl::Evaluate() {
+  double found[2] = {};  // whether there is a loss, and it
+  if (first_rank()) {
+    CACHALOT_TRY(const std::optional<double> loss, EvaluateHere());
+    found[0] = loss ? 1 : 0;
+    found[1] = loss.value_or(0);
+  }
+  options_.comm->Broadcast(found);
+  return found[0] != 0 ? std::optional<double>(found[1]) : std::nullopt;
+}
+
+Result<std::optional<double>> Trainer::Impl::EvaluateHere() {
   if (validation_ == nullptr) return std::optional<double>();
   const uint64_t at = step_ == 0 ? 0 : step_ - 1;
   const Stage& stage = StageAt(schedule(), at);
-  PrepareWeights(quantized(at));
-  PackedReader reader(validation_, recipe_.seed);
+  const EvaluationSet set = EvaluationSetOf(recipe_, validation_, at);
+  if (quantized(at)) return EvaluateExported(set);
+  PrepareWeights(/*quantized=*/false);
   RunOptions run;
   run.backward = false;
   run.csa = stage.attention == AttentionMode::kSparse ? CsaMode::kSparse : CsaMode::kDense;
   LossSums all;
-  PackedSequence row;
-  // The same sequences every time, no more than there are.
-  do {
-    reader.Next(stage.sequence_length, row);
-    TrainBatch batch;
-    AppendSequence(row, recipe_.model.bos_token_id, batch);
-    const LossSums sums = network_->Run(batch, run);
-    all.ce += sums.ce;
-    all.ce_tokens += sums.ce_tokens;
-    all.tokens += batch.num_tokens();
-  } while (all.tokens < recipe_.evaluation.tokens && reader.position().row < reader.num_rows());
+  CACHALOT_RETURN_IF_ERROR(
+      ForEachEvaluationBatch(set, recipe_.model.bos_token_id, [&](const TrainBatch& batch) {
+        const LossSums sums = network_->Run(batch, run);
+        all.ce += sums.ce;
+        all.ce_tokens += sums.ce_tokens;
+        return Status();
+      }));
   return all.ce_tokens > 0 ? std::optional<double>(all.mean_ce()) : std::nullopt;
+}
+
+// Through the files of an export: nothing that could differ from what a user of the model runs.
+Result<std::optional<double>> Trainer::Impl::EvaluateExported(const EvaluationSet& set) {
+  const std::string dir = options_.run_dir + "/evaluation";
+  std::error_code ec;
+  fs::remove_all(dir, ec);  // a killed run may have left it
+  fs::create_directories(dir, ec);
+  if (ec) return Error{ErrorCode::kIo, StrCat(dir, ": cannot create: ", ec.message())};
+  const ExportOptions options{.out = dir + "/model", .tokenizer = "", .format = {}, .chat = false};
+  CACHALOT_RETURN_IF_ERROR(ExportCheckpoint(recipe_.model, masters_, options, ctx_));
+  CACHALOT_TRY(const CheckpointLoss loss, EvaluateCheckpoint(options.out, set, ctx_));
+  fs::remove_all(dir, ec);
+  return loss.targets > 0 ? std::optional<double>(loss.mean()) : std::nullopt;
 }
 
 Trainer::Trainer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -383,6 +583,7 @@ Result<std::unique_ptr<Trainer>> Trainer::Create(const Recipe& recipe,
 }
 
 uint64_t Trainer::step() const { return impl_->step(); }
+bool Trainer::can_save() const { return impl_->can_save(); }
 bool Trainer::done() const { return impl_->step() >= impl_->schedule().steps; }
 Result<StepMetrics> Trainer::Step() { return impl_->Step(); }
 Status Trainer::Save() { return impl_->Save(); }

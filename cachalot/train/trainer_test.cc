@@ -143,6 +143,110 @@ TEST(Trainer, OnlyTheIndexerLearnsInItsWarmup) {
   }
 }
 
+// Two layers and an MTP block that learn under each residual map. Doubly stochastic maps keep the
+// gain at 1, and so does the identity; a linear map starts there and leaves.
+TEST(Trainer, ResidualMapsLearnAndTheirGainIsKnown) {
+  for (const ResidualMap map :
+       {ResidualMap::kSinkhorn, ResidualMap::kUnconstrained, ResidualMap::kIdentity}) {
+    Counting setup;
+    setup.recipe.residual = map;
+    setup.recipe.precision.qat = false;
+    ThreadPool pool(2);
+    auto trainer = setup.Open("run", pool);
+    std::vector<double> losses;
+    Take(*trainer, 6, &losses);
+    EXPECT_LT(losses.back(), losses.front());
+    const auto metrics = ReadMetrics(setup.dir / "run");
+    ASSERT_TRUE(metrics.ok());
+    const StepMetrics& last = metrics->back();
+    EXPECT_EQ(last.residual_gains.size(), 2 * setup.recipe.model.num_hidden_layers);
+    if (map == ResidualMap::kUnconstrained) {
+      EXPECT_GT(last.mhc_gain, 1.001);
+    } else {
+      EXPECT_NEAR(last.mhc_gain, 1.0, map == ResidualMap::kIdentity ? 0.0 : 1e-3);
+    }
+  }
+}
+
+// The loss that the quantization-aware phase reports is that of the bytes it would write, whoever
+// computes it.
+TEST(Trainer, ExportedLossIsTheQuantizedLossToTheBit) {
+  Counting setup;
+  ThreadPool two(2), three(3);
+  auto trainer = setup.Open("run", two);
+  Take(*trainer, 14);
+  const kernels::Context ctx{&three, kernels::Path::kSimd, kernels::SupportedTargets().front()};
+  const auto valid = Dataset::Open(setup.dir / "valid");
+  ASSERT_TRUE(valid.ok());
+  const EvaluationSet set = EvaluationSetOf(setup.recipe, *valid, 13);
+  const auto loss_of = [&](const char* name, ExportFormat format) {
+    const ExportOptions options{.out = setup.dir / name, .format = format};
+    EXPECT_TRUE(ExportCheckpoint(setup.recipe.model, trainer->parameters(), options, ctx).ok());
+    const auto loss = EvaluateCheckpoint(options.out, set, ctx);
+    EXPECT_TRUE(loss.ok()) << (loss.ok() ? "" : loss.error().message);
+    return loss.ok() ? loss->mean() : 0.0;
+  };
+  const auto evaluated = trainer->Evaluate();
+  ASSERT_TRUE(evaluated.ok() && evaluated->has_value());
+  EXPECT_EQ(**evaluated, loss_of("released", ExportFormat::kReleased));
+  EXPECT_NE(**evaluated, loss_of("masters", ExportFormat::kFloat32));
+  const auto metrics = ReadMetrics(setup.dir / "run");
+  ASSERT_TRUE(metrics.ok());
+  EXPECT_EQ(metrics->back().validation_loss, **evaluated);
+}
+
+TEST(SpikeDetector, JumpsOnceItKnowsTheLoss) {
+  SpikeDetector detector;
+  EXPECT_FALSE(detector.Take(4, 5));
+  for (int i = 0; i < 200; ++i) EXPECT_FALSE(detector.Take(3 + 0.1 * (i % 2), 5)) << i;
+  EXPECT_FALSE(detector.Take(3.2, 5));
+  std::map<std::string, uint64_t> numbers;
+  detector.Save(numbers);
+  SpikeDetector restored;
+  restored.Load(numbers);
+  EXPECT_TRUE(restored.Take(3.5, 5));
+  EXPECT_TRUE(restored.Take(3.5, 5));  // it did not enter the mean
+  EXPECT_FALSE(restored.Take(3.5, 0));
+  restored.Reset();
+  EXPECT_FALSE(restored.Take(30, 5));
+}
+
+// At a rate so high that nothing is learned the loss is noise, and with so low a threshold that is
+// a spike: the run goes back, anticipates its routing, and is stopped in the middle of it.
+TEST(Trainer, SpikesRollBackAndStoppedRunsEndInTheSameBits) {
+  Counting setup;
+  setup.recipe.precision.qat = false;
+  setup.recipe.evaluation.every_steps = 1000;
+  setup.recipe.schedule.steps = 56;
+  setup.recipe.schedule.batch_tokens = 96;
+  setup.recipe.schedule.batch_ramp_steps = 0;
+  setup.recipe.schedule.learning_rate = 0.1;
+  setup.recipe.schedule.final_learning_rate = 0.1;
+  setup.recipe.schedule.stages = {{0, 48, AttentionMode::kDense}};
+  setup.recipe.stability = {.spike_deviations = 0.01, .anticipate_steps = 11, .anticipate_lag = 4};
+  ThreadPool pool(2);
+  auto straight = setup.Open("straight", pool);
+  std::vector<uint64_t> returns;
+  while (!straight->done()) {
+    const uint64_t at = straight->step();
+    const auto m = straight->Step();
+    ASSERT_TRUE(m.ok()) << m.error().message;
+    if (straight->step() <= at) returns.push_back(straight->step());
+  }
+  ASSERT_FALSE(returns.empty());
+  const auto metrics = ReadMetrics(setup.dir / "straight");
+  ASSERT_TRUE(metrics.ok());
+  EXPECT_EQ(metrics->size(), 56u);
+  EXPECT_TRUE((*metrics)[returns.back()].rolled_back_from.has_value());
+
+  auto stopped = setup.Open("stopped", pool);
+  while (!stopped->done() && stopped->can_save()) ASSERT_TRUE(stopped->Step().ok());
+  EXPECT_FALSE(stopped->done());
+  stopped = setup.Open("stopped", pool);  // killed while it anticipates
+  while (!stopped->done()) ASSERT_TRUE(stopped->Step().ok());
+  ExpectSameBits(straight->parameters(), stopped->parameters());
+}
+
 TEST(Trainer, RefusesOtherRecipesAndVocabularies) {
   Counting setup;
   ThreadPool pool(1);
