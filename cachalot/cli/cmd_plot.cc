@@ -28,56 +28,53 @@ struct LoadedRun {
   std::vector<StepMetrics> metrics;
 };
 
-// One line a run, named after it; with one run `what` alone.
-template <typename Value>
-void AddSeries(train::Panel& panel, const std::vector<LoadedRun>& runs, const std::string& what,
-               const Value& value) {
-  for (const LoadedRun& run : runs) {
-    train::Series series{.name = runs.size() == 1 ? what : StrCat(run.name, " ", what)};
-    for (const StepMetrics& m : run.metrics) {
-      series.points.emplace_back(static_cast<double>(m.step), value(m));
-    }
-    panel.series.push_back(std::move(series));
-  }
-}
-
 double LargestLoad(const StepMetrics& m) {
   double load = m.expert_load.empty() ? std::nan("") : 0.0;
   for (const double layer : m.expert_load) load = std::max(load, layer);
   return load;
 }
 
-double MeanLoad(const StepMetrics& m) {
-  double sum = 0;
-  for (const double layer : m.expert_load) sum += layer;
-  return sum / static_cast<double>(m.expert_load.size());  // 0 / 0 of none is left out
+// One line a run. What is not finite is left out.
+template <typename Value>
+train::Panel StepPanel(const std::vector<LoadedRun>& runs, const char* title, const Value& value) {
+  train::Panel panel{.title = title, .x_label = "step", .series = {}};
+  for (const LoadedRun& run : runs) {
+    train::Series& series = panel.series.emplace_back();
+    series.name = run.name;
+    for (const StepMetrics& m : run.metrics) {
+      series.points.emplace_back(static_cast<double>(m.step), value(m));
+    }
+  }
+  return panel;
 }
 
-std::vector<train::Panel> Panels(const std::vector<LoadedRun>& runs) {
-  std::vector<train::Panel> panels = {
-      {"loss, nats a token", "step", {}},
-      {"learning rate", "step", {}},
-      {"load of the busiest expert over the mean", "step", {}},
-      {"log10 of the gain of the composite residual map", "step", {}},
-      {"norm of the gradient", "step", {}},
-      {"the same over depth, last step", "half-layer", {}}};
-  AddSeries(panels[0], runs, "training", [](const StepMetrics& m) { return m.loss; });
-  AddSeries(panels[0], runs, "validation",
-            [](const StepMetrics& m) { return m.validation_loss.value_or(std::nan("")); });
-  AddSeries(panels[1], runs, "rate", [](const StepMetrics& m) { return m.learning_rate; });
-  AddSeries(panels[2], runs, "worst layer", LargestLoad);
-  AddSeries(panels[2], runs, "mean of layers", MeanLoad);
-  AddSeries(panels[3], runs, "gain", [](const StepMetrics& m) { return std::log10(m.mhc_gain); });
-  AddSeries(panels[4], runs, "norm", [](const StepMetrics& m) { return m.gradient_norm; });
+train::Panel DepthPanel(const std::vector<LoadedRun>& runs) {
+  train::Panel panel{
+      .title = "that gain over depth, last step, log10", .x_label = "half-layer", .series = {}};
   for (const LoadedRun& run : runs) {
-    train::Series series{.name = runs.size() == 1 ? "gain" : run.name};
+    train::Series& series = panel.series.emplace_back();
+    series.name = run.name;
     if (run.metrics.empty()) continue;
     for (const double gain : run.metrics.back().residual_gains) {
       series.points.emplace_back(static_cast<double>(series.points.size() + 1), std::log10(gain));
     }
-    panels[5].series.push_back(std::move(series));
   }
-  return panels;
+  return panel;
+}
+
+std::vector<train::Panel> Panels(const std::vector<LoadedRun>& runs) {
+  const auto validation = [](const StepMetrics& m) {
+    return m.validation_loss.value_or(std::nan(""));
+  };
+  const auto gain = [](const StepMetrics& m) { return std::log10(m.mhc_gain); };
+  return {
+      StepPanel(runs, "training loss, nats", [](const StepMetrics& m) { return m.loss; }),
+      StepPanel(runs, "validation loss, nats", validation),
+      StepPanel(runs, "learning rate", [](const StepMetrics& m) { return m.learning_rate; }),
+      StepPanel(runs, "norm of the gradient", [](const StepMetrics& m) { return m.gradient_norm; }),
+      StepPanel(runs, "busiest expert's load over the mean", LargestLoad),
+      StepPanel(runs, "gain of the composite residual map, log10", gain),
+      DepthPanel(runs)};
 }
 
 Status Plot(const PlotFlags& flags) {
@@ -103,8 +100,9 @@ Status Plot(const PlotFlags& flags) {
 
 void RegisterPlot(CLI::App& app, int& exit_code) {
   auto flags = std::make_shared<PlotFlags>();
-  CLI::App* command = app.add_subcommand(
-      "plot", "Draw the loss, learning rate, expert load and mHC gain of training runs as an SVG");
+  CLI::App* command = app.add_subcommand("plot",
+                                         "Draw loss, learning rate, gradient norm, expert load and "
+                                         "mHC gain of training runs as an SVG");
   command->add_option("RUN", flags->runs, "Folders of runs, with a metrics.jsonl each")->required();
   command->add_option("--out", flags->out, "File to write (default: RUN/plot.svg)");
   SetExamples(*command,
