@@ -100,7 +100,7 @@ test("text streams in, by keyboard alone, with the figures of the answer", { ski
       if (body) window.lengths.add(body.textContent.length);
     }).observe(document.getElementById("log"), { childList: true, subtree: true });
   });
-  await set("max_tokens", "200");
+  await set("max_tokens", "600");  // a busy machine draws few frames
   await ask(prompt);
   await page.waitForSelector("article.assistant");
   await idle();
