@@ -4,7 +4,7 @@
 //
 // An accumulator is one zmm. A vector of 32 columns adds x w of the odd word, then of the even
 // word, of dword i to lane i; which columns those are is the reader's Order. Vectors ascend; rows
-// end with zeros up to a whole step; lanes end in a tree 8, 4, 2, 1. That order is the same in both
+// end with zeros up to a whole step; lanes end in a tree 8, 4, 2, 1. That order is the same in all
 // ways a panel can run:
 //   up to 3 tokens   weights are widened in registers and used at once: bound by memory
 //   up to 48         8 rows of a block of columns are widened into L1, tiles of 3 tokens pass over
