@@ -2,17 +2,10 @@
 #include "cachalot/engine/engine.h"
 
 #include <algorithm>
-#include <array>
-#include <chrono>
-#include <deque>
 #include <utility>
 
-#include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
-#include "cachalot/engine/disk_tier.h"
-#include "cachalot/engine/drafter.h"
-#include "cachalot/engine/speculation_gauge.h"
-#include "cachalot/engine/step_budget.h"
+#include "cachalot/engine/engine_internal.h"
 #include "cachalot/io/checksum.h"
 #include "cachalot/threading/topology.h"
 
@@ -20,7 +13,6 @@ namespace cachalot::engine {
 namespace {
 
 constexpr uint32_t kDefaultContext = 32768;
-constexpr uint32_t kMaxDraft = kvcache::kMaxRewind;  // rejected ones are rewound
 // Of a place's prefixes when no KV memory is given: a conversation has two a turn, long prompts
 // more.
 constexpr uint32_t kDefaultCheckpoints = 8;
@@ -28,35 +20,6 @@ constexpr uint32_t kDefaultCheckpoints = 8;
 // How often the mapped shards are looked at: reading past the end of a file that shrank would kill
 // the process, and an fstat a shard and second costs nothing.
 constexpr auto kFileCheckInterval = std::chrono::seconds(1);
-
-using Clock = std::chrono::steady_clock;
-
-double SecondsSince(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-// A request from Submit to its last event.
-struct Task {
-  RequestId id{};
-  Request request;
-  std::vector<uint32_t> tokens;  // prompt, then generated; reserved to the end of the context
-  size_t prompt_size = 0;
-  size_t max_tokens = 0;                        // prompt and generated together
-  std::unique_ptr<kvcache::Sequence> sequence;  // null while queued
-  uint64_t kv_bytes = 0;                        // reserved while running: its longest
-  uint32_t reused = 0;
-  bool cancelled = false;
-  std::unique_ptr<Restore> restore;  // while its prefix is read from disk: not to be stepped
-  Clock::time_point restore_begin{};
-  bool approximate = false;  // went on from an approximate state: nothing of it may be saved
-  SavedPath saved;
-  std::array<uint32_t, kMaxDraft> draft{};  // guesses of what follows tokens.back()
-  uint32_t num_drafted = 0;
-
-  size_t fed() const { return sequence->position(); }
-  bool ready() const { return restore == nullptr; }
-  bool decoding() const { return fed() + 1 == tokens.size() && tokens.size() > prompt_size; }
-};
 
 Result<kernels::Target> ChooseTarget(std::optional<kernels::Target> wanted) {
   const std::vector<kernels::Target> supported = kernels::SupportedTargets();
@@ -91,96 +54,6 @@ Result<bool> WantsMtp(const EngineOptions& options, const model::Weights& weight
 }
 
 }  // namespace
-
-struct Engine::Impl {
-  class Chooser final : public TokenChooser {
-   public:
-    explicit Chooser(Impl& engine) : engine_(engine) {}
-    uint32_t Choose(size_t request, uint32_t ahead, std::span<float> logits) override;
-
-   private:
-    Impl& engine_;
-  };
-
-  Impl(std::shared_ptr<const model::Weights> w, const EngineOptions& o, uint32_t context,
-       uint32_t threads)
-      : weights(std::move(w)),
-        options(o),
-        max_context(context),
-        pool(threads),
-        sampler(weights->config.vocab_size),
-        budget(*weights, o.prefill_slack) {}
-
-  size_t MaxTokens(const Request& request) const;  // prompt and answer
-  uint64_t KvBytes(size_t num_tokens) const;
-  void EndCancelled();
-  void Admit();
-  Status Start(Task& task);
-  Status GoOnFromCache(Task& task);
-  Status PollRestores();
-  Status PollRestore(Task& task, bool wait);
-  void Reserve(int64_t bytes);
-  void PlanStep();
-  void PlanPrompts(uint32_t decodes);
-  uint32_t PromptPart(const Task& task, uint32_t share) const;
-  Status RunStep();
-  void PlanInputs();
-  void TakeOutputs();
-  Status Draft();
-  void CollectDraftRequests();
-  void AdvanceParts();
-  uint32_t SampleLogits(Task& task, std::span<float> logits, size_t ahead,
-                        TokenConstraint* constraint);
-  uint32_t SampleRow(Task& task, std::span<float> logits);
-  void Finish(Task& task, FinishReason reason);
-  void Remember(Task& task, bool end);
-  void SaveToDisk(Task& task, bool end);
-  void RemoveFinished();
-  Task* FindTask(RequestId id);
-  Status CheckFiles();
-
-  std::shared_ptr<const model::Weights> weights;
-  EngineOptions options;
-  uint32_t max_context;
-  kernels::Target target = kernels::Target::kScalar;
-  ThreadPool pool;
-  std::unique_ptr<kvcache::BlockPool> blocks;
-  std::unique_ptr<kvcache::PrefixCache> cache;
-  std::unique_ptr<DiskTier> disk;  // null: none
-  std::unique_ptr<model::Forward> forward;
-  std::unique_ptr<Drafter> drafter;  // null: no speculation
-  SpeculationGauge gauge;
-  Sampler sampler;
-  StepBudget budget;
-  EngineStats stats;
-
-  uint64_t next_id = 1;
-  std::deque<std::unique_ptr<Task>> waiting;   // by priority, then arrival
-  std::vector<std::unique_ptr<Task>> running;  // in order of admission
-  std::vector<Event> events;
-  std::vector<RequestId> finished;
-
-  // One step.
-  struct Part {
-    Task* task;
-    uint32_t count;     // tokens fed
-    bool decode;        // the token sampled last, then guesses; else a part of the prompt
-    uint32_t kept = 0;  // of those fed, how many stay
-    bool finished = false;
-
-    size_t end() const { return task->fed() + kept; }  // before the sequence advances
-  };
-  std::vector<Part> parts;
-  std::vector<std::array<uint32_t, 1 + kMaxDraft>> feeds;  // of the decodes, in order
-  std::vector<DraftRequest> draft_requests;
-  std::vector<Task*> draft_tasks;
-  std::vector<model::SequenceInput> inputs;
-  std::vector<uint32_t> logit_rows;
-  std::vector<float> logits;      // [max_sequences (1 + drafts), V]
-  std::vector<float> raw_logits;  // [V]: a row as the model gave it, for logprobs
-  double accept_seconds = 0;      // of all steps: constraints following the tokens
-  Clock::time_point next_file_check{};
-};
 
 Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const model::Weights> weights,
                                                const EngineOptions& options) {
@@ -407,289 +280,10 @@ Status Engine::Impl::Start(Task& task) {
   return GoOnFromCache(task);
 }
 
-// From memory, or from disk where that saves a block's worth of tokens more.
-Status Engine::Impl::GoOnFromCache(Task& task) {
-  const kvcache::CacheScope scope = *task.request.cache;
-  if (disk != nullptr) {
-    const uint32_t in_memory = cache->Find(scope, task.tokens);
-    DiskPlan plan = disk->Find(scope, task.tokens);
-    if (plan.begin >= in_memory + kvcache::kBlockTokens) {
-      auto restore = disk->Start(std::move(plan), task.tokens, *task.sequence);
-      if (restore.ok()) {
-        task.restore = std::move(*restore);
-        task.restore_begin = Clock::now();
-        return {};
-      }
-      // A file that is gone, no memory: it is a cache, the prompt can be computed.
-      ++stats.disk_failures;
-      task.sequence->Reset();
-    }
-  }
-  task.reused = cache->Restore(scope, task.tokens, *task.sequence);
-  stats.reused_tokens += task.reused;
-  return {};
-}
-
-// Takes what has come from disk. Waits for it only when there is nothing else to do.
-Status Engine::Impl::PollRestores() {
-  if (disk == nullptr) return {};
-  const bool wait = std::ranges::none_of(running, [](const auto& task) { return task->ready(); });
-  for (const auto& task : running) {
-    if (!task->ready()) CACHALOT_RETURN_IF_ERROR(PollRestore(*task, wait));
-  }
-  return {};
-}
-
-Status Engine::Impl::PollRestore(Task& task, bool wait) {
-  // Each failure removes a record from the store, so this ends.
-  while (!task.ready()) {
-    const Result<bool> done = task.restore->Poll(wait);
-    if (done.ok() && !*done) return {};
-    stats.restore_seconds += SecondsSince(task.restore_begin);
-    if (done.ok()) {
-      task.reused = task.restore->plan().begin;
-      task.approximate = task.restore->plan().approximate;
-      stats.reused_tokens += task.reused;
-      stats.disk_tokens += task.reused;
-      ++stats.disk_restores;
-      task.restore.reset();
-      return {};
-    }
-    ++stats.disk_failures;
-    task.restore.reset();
-    task.sequence->Reset();
-    CACHALOT_RETURN_IF_ERROR(GoOnFromCache(task));
-  }
-  return {};
-}
-
 // What running sequences do not need is for remembered prefixes.
 void Engine::Impl::Reserve(int64_t bytes) {
   stats.kv_reserved_bytes += static_cast<uint64_t>(bytes);
   cache->SetMaxBytes(options.kv_memory_bytes - stats.kv_reserved_bytes);
-}
-
-// Every decode, then what the budget allows of the prompts.
-void Engine::Impl::PlanStep() {
-  parts.clear();
-  uint32_t rows = 0;
-  for (const auto& task : running) {
-    if (!task->ready() || !task->decoding()) continue;
-    parts.push_back({task.get(), 1 + task->num_drafted, /*decode=*/true});
-    rows += parts.back().count;
-  }
-  PlanPrompts(rows);
-}
-
-// An even share for each prompt; what a short one leaves goes to those after it.
-void Engine::Impl::PlanPrompts(uint32_t decodes) {
-  auto prompts = static_cast<uint32_t>(std::ranges::count_if(
-      running, [](const auto& task) { return task->ready() && !task->decoding(); }));
-  if (prompts == 0 || decodes >= options.prefill_chunk) return;
-  uint32_t left = budget.PromptTokens(decodes, options.prefill_chunk - decodes);
-  for (const auto& task : running) {
-    if (!task->ready() || task->decoding() || left == 0) continue;
-    const uint32_t count = PromptPart(*task, (left + prompts - 1) / prompts);
-    parts.push_back({task.get(), count, /*decode=*/false});
-    left -= count;
-    --prompts;
-  }
-}
-
-// Tokens of a prompt for one step, cut where its state is to be remembered.
-uint32_t Engine::Impl::PromptPart(const Task& task, uint32_t share) const {
-  const size_t fed = task.fed();
-  size_t count = std::min<size_t>(share, task.tokens.size() - fed);
-  if (task.request.cache) {
-    const size_t interval = options.checkpoint_interval;
-    count = std::min(count, (fed / interval + 1) * interval - fed);
-    if (disk != nullptr) {
-      count = std::min<size_t>(count, disk->NextSave(static_cast<uint32_t>(fed)) - fed);
-    }
-  }
-  return static_cast<uint32_t>(count);
-}
-
-Status Engine::Impl::RunStep() {
-  PlanInputs();
-  for (const Part& part : parts) {
-    CACHALOT_RETURN_IF_ERROR(part.task->sequence->Reserve(part.count));
-  }
-  const size_t vocab = weights->config.vocab_size;
-  const Clock::time_point begin = Clock::now();
-  CACHALOT_RETURN_IF_ERROR(forward->Step(
-      inputs, {.logit_rows = logit_rows, .logits = {logits.data(), logit_rows.size(), vocab}}));
-  const double seconds = SecondsSince(begin);
-  uint32_t num_tokens = 0;
-  for (const Part& part : parts) num_tokens += part.count;
-  budget.Measured(num_tokens, seconds);
-  stats.forward_seconds += seconds;
-  ++stats.steps;
-  TakeOutputs();
-  const Status drafted = Draft();
-  AdvanceParts();
-  return drafted;
-}
-
-// What each part feeds, and which rows are sampled from: of a decode all, of a prompt its end.
-void Engine::Impl::PlanInputs() {
-  inputs.clear();
-  logit_rows.clear();
-  uint32_t row = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const Part& part = parts[i];
-    Task& task = *part.task;
-    std::span<const uint32_t> tokens = std::span(task.tokens).subspan(task.fed());
-    if (part.decode) {
-      feeds[i][0] = task.tokens.back();
-      std::copy_n(task.draft.begin(), part.count - 1, feeds[i].begin() + 1);
-      tokens = feeds[i];
-    }
-    inputs.push_back({.sequence = task.sequence.get(), .tokens = tokens.first(part.count)});
-    const bool ends = task.fed() + part.count == task.tokens.size();
-    const uint32_t first = part.decode ? 0 : ends ? part.count - 1 : part.count;
-    for (uint32_t r = first; r < part.count; ++r) logit_rows.push_back(row + r);
-    row += part.count;
-  }
-}
-
-// Samples where a token is due. The guesses of a decode stay as long as they are what was sampled.
-void Engine::Impl::TakeOutputs() {
-  const size_t vocab = weights->config.vocab_size;
-  float* row = logits.data();
-  for (size_t i = 0; i < parts.size(); ++i) {
-    Part& part = parts[i];
-    Task& task = *part.task;
-    part.kept = part.decode ? 1 : part.count;
-    const auto prompt_done =
-        static_cast<uint32_t>(std::min(task.fed() + part.kept, task.prompt_size));
-    const Event event{.request = task.id, .prompt_done = prompt_done, .reused = task.reused};
-    events.push_back(event);
-    if (!part.decode) {
-      stats.prompt_tokens += part.count;
-      if (task.fed() + part.count < task.tokens.size()) continue;
-    }
-    uint32_t token = SampleRow(task, {row, vocab});
-    while (part.kept < part.count && token == feeds[i][part.kept] && !events.back().finish) {
-      events.push_back(event);
-      token = SampleRow(task, {row + part.kept++ * vocab, vocab});
-    }
-    part.finished = events.back().finish.has_value();
-    row += (part.decode ? part.count : 1) * vocab;
-    if (!part.decode) continue;
-    gauge.Verified(part.count - 1, part.kept - 1);
-    stats.drafted_tokens += part.count - 1;
-    stats.accepted_tokens += part.kept - 1;
-  }
-}
-
-// Guesses for the next step, where they pay.
-Status Engine::Impl::Draft() {
-  uint32_t decodes = 0;  // of the next step
-  for (const Part& part : parts) {
-    part.task->num_drafted = 0;
-    if (!part.finished && part.end() + 1 == part.task->tokens.size()) ++decodes;
-  }
-  if (drafter == nullptr) return {};
-  if (options.speculation == Speculation::kAuto &&
-      !gauge.Worthwhile(budget, std::max(decodes, 1u))) {
-    gauge.Skipped();
-    return {};
-  }
-  CollectDraftRequests();
-  if (draft_requests.empty()) return {};
-  const Clock::time_point begin = Clock::now();
-  Chooser chooser(*this);
-  CACHALOT_RETURN_IF_ERROR(drafter->Propose(draft_requests, chooser));
-  for (size_t i = 0; i < draft_requests.size(); ++i) {
-    draft_tasks[i]->num_drafted = draft_requests[i].num_drafted;
-  }
-  const double seconds = SecondsSince(begin);
-  stats.draft_seconds += seconds;
-  // A prompt's rows come once; they are not what a draft costs.
-  if (std::ranges::all_of(parts, &Part::decode)) gauge.Drafted(seconds);
-  return {};
-}
-
-// The rows of a prompt take part as far as the draft's window reaches back from its end.
-void Engine::Impl::CollectDraftRequests() {
-  draft_requests.clear();
-  draft_tasks.clear();
-  uint32_t row = 0;
-  for (const Part& part : parts) {
-    Task& task = *part.task;
-    const size_t fed = task.fed();
-    const uint32_t first_row = row;
-    row += part.count;
-    const size_t window = std::min<size_t>(task.prompt_size, weights->config.sliding_window);
-    const size_t begin = std::max(fed, task.prompt_size - window);
-    if (part.finished || begin >= part.end()) continue;
-    size_t most = 0;
-    if (part.end() + 1 == task.tokens.size()) {
-      // A guess takes a position, and the token sampled after it one more.
-      most =
-          std::min<size_t>(drafter->max_draft_tokens(), task.max_tokens - task.tokens.size() - 1);
-    }
-    draft_requests.push_back({.first_row = first_row + static_cast<uint32_t>(begin - fed),
-                              .next = std::span(task.tokens).subspan(begin + 1, part.end() - begin),
-                              .draft = std::span(task.draft).first(most)});
-    draft_tasks.push_back(&task);
-  }
-}
-
-void Engine::Impl::AdvanceParts() {
-  for (const Part& part : parts) {
-    Task& task = *part.task;
-    task.sequence->Advance(part.count);
-    const Status rewound = task.sequence->Rewind(part.count - part.kept);
-    CACHALOT_CHECK(rewound.ok());  // at most kMaxDraft tokens
-    if (part.decode) continue;
-    const size_t fed = task.fed();
-    const bool end = fed == task.prompt_size;
-    if (end || fed % options.checkpoint_interval == 0) {
-      Remember(task, end);
-    } else if (disk != nullptr && disk->NextSave(static_cast<uint32_t>(fed) - 1) == fed) {
-      SaveToDisk(task, false);
-    }
-  }
-}
-
-uint32_t Engine::Impl::SampleLogits(Task& task, std::span<float> row, size_t ahead,
-                                    TokenConstraint* constraint) {
-  const std::span<const uint32_t> tokens = task.tokens;
-  const TokenHistory history{.prompt = tokens.first(task.prompt_size),
-                             .generated = tokens.subspan(task.prompt_size)};
-  return sampler.Sample(row, history, task.request.sampling, tokens.size() + ahead, constraint);
-}
-
-// With the noise that the position will have: at any temperature the guess is what would be
-// sampled if the draft's logits were the model's.
-uint32_t Engine::Impl::Chooser::Choose(size_t request, uint32_t ahead, std::span<float> logits) {
-  return engine_.SampleLogits(*engine_.draft_tasks[request], logits, ahead, nullptr);
-}
-
-uint32_t Engine::Impl::SampleRow(Task& task, std::span<float> row) {
-  const Clock::time_point begin = Clock::now();
-  if (task.request.logprobs) raw_logits.assign(row.begin(), row.end());
-  const uint32_t token = SampleLogits(task, row, 0, task.request.constraint);
-  if (task.request.constraint != nullptr) {
-    const Clock::time_point sampled = Clock::now();
-    task.request.constraint->Accept(token);
-    accept_seconds += SecondsSince(sampled);
-  }
-  stats.sample_seconds += SecondsSince(begin);
-  task.tokens.push_back(token);
-  events.back().token = token;
-  ++stats.generated_tokens;
-  if (task.request.logprobs) {
-    events.back().logprobs = LogprobsOf(raw_logits, token, task.request.top_logprobs);
-  }
-  if (std::ranges::find(task.request.stop_tokens, token) != task.request.stop_tokens.end()) {
-    Finish(task, FinishReason::kStop);
-  } else if (task.tokens.size() >= task.max_tokens) {
-    Finish(task, FinishReason::kLength);
-  }
-  return token;
 }
 
 void Engine::Impl::Finish(Task& task, FinishReason reason) {
@@ -699,19 +293,6 @@ void Engine::Impl::Finish(Task& task, FinishReason reason) {
     events.push_back({.request = task.id, .finish = reason});
   }
   finished.push_back(task.id);
-}
-
-// So that a later prompt which begins with what this one has seen goes on from here.
-void Engine::Impl::Remember(Task& task, bool end) {
-  if (!task.request.cache || task.approximate || !task.ready()) return;
-  cache->Save(*task.request.cache, std::span(task.tokens).first(task.fed()), *task.sequence);
-  SaveToDisk(task, end);
-}
-
-void Engine::Impl::SaveToDisk(Task& task, bool end) {
-  if (disk == nullptr || !task.request.cache || task.approximate) return;
-  disk->Save(*task.request.cache, std::span(task.tokens).first(task.fed()), *task.sequence, end,
-             task.saved);
 }
 
 void Engine::Impl::RemoveFinished() {
