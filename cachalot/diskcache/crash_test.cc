@@ -46,7 +46,8 @@ void Work(World& world, uint64_t seed, const StoreOptions& options) {
   }
 }
 
-// Every text of both scopes reads back right or not at all.
+// Every text of both scopes reads back right or not at all; what was acknowledged in `scope`,
+// right.
 void Check(World& world, uint64_t point, bool expect_acknowledged, uint64_t scope,
            const StoreOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
@@ -57,12 +58,13 @@ void Check(World& world, uint64_t point, bool expect_acknowledged, uint64_t scop
   const auto store = std::move(opened).value();
   const std::chrono::duration<double> recovery = std::chrono::steady_clock::now() - begin;
   EXPECT_LT(recovery.count(), 1.0);
-  const Key root = store->Root("model", scope);
-  for (const Tokens& text : world.texts) {
-    const ReadBack read = ReadText(*store, root, text);
-    ASSERT_FALSE(read.wrong) << "point " << point;
+  for (const uint64_t any : {0, 1}) {
+    for (const Tokens& text : world.texts) {
+      ASSERT_FALSE(ReadText(*store, store->Root("model", any), text).wrong) << "point " << point;
+    }
   }
   if (!expect_acknowledged) return;
+  const Key root = store->Root("model", scope);
   for (const Tokens& text : world.acknowledged) {
     const ReadBack read = ReadText(*store, root, text);
     ASSERT_FALSE(read.failed) << "point " << point;
@@ -72,42 +74,33 @@ void Check(World& world, uint64_t point, bool expect_acknowledged, uint64_t scop
   }
 }
 
-// A world lives through several cuts, so that recovered stores are cut again.
-TEST(CrashTest, PowerCutsLoseNothingAcknowledged) {
-  const uint64_t points = NumPoints(2000);
-  const StoreOptions options{.segment_bytes = 6000};
-  uint64_t cuts = 0;
-  for (uint64_t seed = 0; cuts < points; ++seed) {
+// A world lives through several cuts, so that recovered stores are cut again. `operations` is about
+// what a life of it has.
+void CutPower(uint64_t points, uint64_t operations, bool expect_acknowledged,
+              const StoreOptions& options) {
+  constexpr uint64_t kLives = 5;
+  for (uint64_t seed = 0; seed * kLives < points; ++seed) {
     World world;
-    for (uint64_t life = 0; life < 5; ++life, ++cuts) {
-      const uint64_t point = seed * 5 + life;
-      // A life has about 60 operations.
-      world.disk.cut_at = 1 + CounterRandom(point, 2, 0) % 70;
-      Work(world, seed, options);
+    for (uint64_t life = 0; life < kLives; ++life) {
+      const uint64_t point = seed * kLives + life;
+      const uint64_t texts = expect_acknowledged ? seed : seed + life * 17;  // the same, or others
+      world.disk.cut_at = 1 + CounterRandom(point, 2, 0) % operations;
+      Work(world, texts, options);
       world.disk.Restart(point);
-      Check(world, point, /*expect_acknowledged=*/true, seed % 2, options);
+      Check(world, point, expect_acknowledged, texts % 2, options);
       if (::testing::Test::HasFatalFailure()) return;
     }
   }
 }
 
+TEST(CrashTest, PowerCutsLoseNothingAcknowledged) {
+  CutPower(NumPoints(2000), 70, /*expect_acknowledged=*/true, {.segment_bytes = 6000});
+}
+
 // With a budget so small that everything is evicted and punched all the time: nothing wrong.
 TEST(CrashTest, EvictionUnderPowerCutsServesNothingWrong) {
-  const uint64_t points = NumPoints(1000);
-  const StoreOptions options{.max_bytes = 7 * RecordBytes(128, kBlockPayload),
-                             .segment_bytes = 6000};
-  uint64_t cuts = 0;
-  for (uint64_t seed = 0; cuts < points; ++seed) {
-    World world;
-    for (uint64_t life = 0; life < 5; ++life, ++cuts) {
-      const uint64_t point = seed * 5 + life;
-      world.disk.cut_at = 1 + CounterRandom(point, 3, 0) % 90;
-      Work(world, seed + life * 17, options);
-      world.disk.Restart(point);
-      Check(world, point, false, (seed + life * 17) % 2, options);
-      if (::testing::Test::HasFatalFailure()) return;
-    }
-  }
+  CutPower(NumPoints(1000), 90, /*expect_acknowledged=*/false,
+           {.max_bytes = 7 * RecordBytes(128, kBlockPayload), .segment_bytes = 6000});
 }
 
 // Any flipped bit of any file, the index included.

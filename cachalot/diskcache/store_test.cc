@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "cachalot/base/strings.h"
+#include "cachalot/base/temp_dir.h"
 #include "cachalot/diskcache/store_test_support.h"
 
 namespace cachalot::diskcache {
@@ -20,13 +21,6 @@ namespace fs = std::filesystem;
 
 class StoreTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "cachalot-store-XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    dir_ = name;
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-
   std::unique_ptr<Store> Open(StoreOptions options = {}) {
     auto storage = OpenDirectory(dir_, !options.read_only);
     EXPECT_TRUE(storage.ok()) << storage.error().message;
@@ -48,7 +42,8 @@ class StoreTest : public ::testing::Test {
     file.put(byte);
   }
 
-  std::string dir_;
+  const TempDir temp_;
+  const std::string dir_ = temp_.path();
 };
 
 TEST_F(StoreTest, APrefixOutlivesTheStore) {

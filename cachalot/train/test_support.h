@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small model of every layer kind with random parameters, and a folder that removes itself.
+// A small model of every layer kind with random parameters.
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <string>
 
 #include "cachalot/base/rng.h"
 #include "cachalot/base/strings.h"
+#include "cachalot/base/temp_dir.h"
 #include "cachalot/model/inventory.h"
 #include "cachalot/train/parameters.h"
 
@@ -56,26 +55,5 @@ inline ParameterSet RandomSet(const model::Config& config, uint64_t seed) {
   }
   return set;
 }
-
-class TempDir {
- public:
-  TempDir() {
-    static int count = 0;
-    path_ =
-        std::filesystem::temp_directory_path() / StrCat("cachalot-train-", getpid(), "-", count++);
-    std::filesystem::create_directories(path_);
-  }
-  ~TempDir() {
-    std::error_code ec;
-    std::filesystem::remove_all(path_, ec);
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  std::string operator/(std::string_view name) const { return (path_ / name).string(); }
-  std::string path() const { return path_.string(); }
-
- private:
-  std::filesystem::path path_;
-};
 
 }  // namespace cachalot::train

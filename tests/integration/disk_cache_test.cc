@@ -2,12 +2,12 @@
 // What an engine went on from disk with has the bits of a run without: logits of the answer, over
 // random prefixes, hit lengths around block and period edges, all strategies and layer kinds.
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 
 #include "cachalot/base/rng.h"
 #include "cachalot/base/strings.h"
+#include "cachalot/base/temp_dir.h"
 #include "cachalot/engine/engine.h"
 #include "tests/integration/model_harness.h"
 
@@ -24,20 +24,6 @@ constexpr kvcache::CacheScope kScope{7};
 
 std::string Tiny() { return std::string(CACHALOT_SOURCE_DIR) + "/tests/golden/tiny-flash"; }
 std::string Mini() { return std::string(CACHALOT_SOURCE_DIR) + "/models/mini"; }
-
-class TempDir {
- public:
-  TempDir() {
-    std::string name = (fs::temp_directory_path() / "cachalot-disk-XXXXXX").string();
-    EXPECT_NE(mkdtemp(name.data()), nullptr);
-    path_ = name;
-  }
-  ~TempDir() { fs::remove_all(path_); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 DiskOptions Disk(const std::string& dir, std::string_view strategy, uint64_t max_bytes = 1u << 30) {
   auto storage = diskcache::OpenDirectory(dir, true);
