@@ -295,7 +295,7 @@ class MemoryVfs {
         const size_t have =
             at < data.size() ? std::min<size_t>(data.size() - at, static_cast<size_t>(n)) : 0;
         std::memset(to, 0, static_cast<size_t>(n));
-        std::memcpy(to, data.data() + (have > 0 ? at : 0), have);
+        if (have > 0) std::memcpy(to, data.data() + at, have);  // data() of nothing is null
         return have == static_cast<size_t>(n) ? SQLITE_OK : SQLITE_IOERR_SHORT_READ;
       };
       m.xWrite = [](sqlite3_file* f, const void* from, int n, sqlite3_int64 offset) {
