@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cachalot/train/recipe.h"
 
+#include <algorithm>
+
 #include "cachalot/base/json.h"
 #include "cachalot/io/mapped_file.h"
 #include "cachalot/train/toml_table_internal.h"
@@ -207,9 +209,20 @@ void ReadRest(TomlTable& top, Recipe& recipe, TomlComplaint& complaint) {
   evaluation.Finish();
 }
 
+// toml++ 3.3 runs into undefined behavior on some characters between tokens (U+FEFD, U+3001), so
+// none but ASCII reaches it; strings may spell others as \uXXXX.
+std::optional<Error> CheckIsAscii(std::string_view text, std::string_view file) {
+  const auto bad = std::ranges::find_if(text, [](char c) { return (c & 0x80) != 0; });
+  if (bad == text.end()) return std::nullopt;
+  return Error{ErrorCode::kInvalidArgument,
+               StrCat(file, ":", 1 + std::count(text.begin(), bad, '\n'),
+                      ": a recipe is plain ASCII; in a string write \\uXXXX instead")};
+}
+
 }  // namespace
 
 Result<Recipe> ParseRecipe(std::string_view text, std::string_view file) {
+  if (auto error = CheckIsAscii(text, file)) return *std::move(error);
   const toml::parse_result parsed = toml::parse(text);
   if (!parsed) {
     const toml::parse_error& error = parsed.error();

@@ -87,6 +87,13 @@ TEST(Recipe, UnknownKeysAreRefusedByNameAndLine) {
             std::string::npos);
 }
 
+TEST(Recipe, OnlyAsciiReachesTheParser) {
+  const auto recipe = ParseRecipe("name = \"x\"\n\u3001\n", "x.toml");
+  ASSERT_FALSE(recipe.ok());
+  EXPECT_TRUE(recipe.error().message.starts_with("x.toml:2: a recipe is plain ASCII"))
+      << recipe.error().message;
+}
+
 TEST(Recipe, BadValuesNameFoundAndExpected) {
   EXPECT_EQ(Refusal("warmup_steps = 40", "warmup_steps = -1"),
             StrCat("x.toml:", LineOf("warmup_steps"),
