@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The chat page. State is one list of conversations in localStorage; what is shown is built from it.
 import { renderMarkdown } from "/web/markdown.js";
-import { modelName, streamChat } from "/web/stream.js";
+import { cacheState, modelName, streamChat } from "/web/stream.js";
 
 const $ = (id) => document.getElementById(id);
 const kOptions = ["system", "effort", "temperature", "top_p", "max_tokens", "seed", "tools"];
@@ -145,6 +145,19 @@ function showFigures(usage, begin, first) {
   ].filter(Boolean).join(" \u00b7 ");
 }
 
+// A line about the cache on disk, if the server keeps one.
+async function showCache() {
+  const state = await cacheState($("key").value).catch(() => null);
+  const disk = state?.disk;
+  $("cache").hidden = !disk;
+  if (!disk) return;
+  $("cache").textContent = [
+    `cache on disk ${(disk.bytes / 1e6).toFixed(1)} MB`,
+    `${disk.reused_tokens} tokens read back`,
+    disk.damaged > 0 ? `${disk.damaged} damaged records dropped` : "",
+  ].filter(Boolean).join(" \u00b7 ");
+}
+
 // --- the request ---
 
 // Fields left empty are left out: the server's defaults hold.
@@ -205,6 +218,7 @@ async function answer() {
     });
     if (kNotes[finish]) message.note = kNotes[finish];
     showFigures(usage, begin, first);
+    showCache();
     $("announce").textContent = `Answer: ${message.content.slice(0, 500)}`;
   } catch (error) {
     const stopped = turn.abort.signal.aborted;

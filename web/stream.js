@@ -93,3 +93,9 @@ export async function modelName(key) {
   if (!response.ok) throw new Error(await errorOf(response));
   return (await response.json()).data?.[0]?.id ?? "";
 }
+
+// What the server says of its KV cache; null if the key may not ask.
+export async function cacheState(key) {
+  const response = await fetch("/v1/cache", { headers: headersOf(key) });
+  return response.ok ? response.json() : null;
+}

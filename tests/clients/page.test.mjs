@@ -108,6 +108,8 @@ test("text streams in, by keyboard alone, with the figures of the answer", { ski
   assert.ok(await page.evaluate(() => window.lengths.size) > 3, "the text came at once");
   assert.match(await page.textContent("#figures"),
     /^[1-9][\d.]* tokens\/s \u00b7 \d+ tokens \u00b7 prompt \d+ \(\d+ cached\)/);
+  assert.match(await page.textContent("#cache:not([hidden])"),
+    /^cache on disk \d+\.\d MB \u00b7 \d+ tokens read back$/);
   assert.equal(await page.evaluate(() => document.activeElement.id), "prompt");
   assert.deepEqual(problems, []);
 });

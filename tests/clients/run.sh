@@ -34,6 +34,7 @@ cp "$source"/*.mjs "$work/"
 
 export CACHALOT_KEY=sk-clients
 "$binary" serve -m "$source/../../models/mini" --port 0 --api-key "$CACHALOT_KEY" --quiet \
+  --kv-disk "$work/kv" --kv-disk-min 128 \
   >"$work/server.out" 2>"$work/server.err" 9>&- &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
