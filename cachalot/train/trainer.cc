@@ -95,6 +95,8 @@ class Trainer::Impl {
     return recipe_.precision.qat && step >= recipe_.precision.qat_from_step;
   }
   Status OpenData();
+  Status OpenTrainData(const std::string& dir);
+  PackedReader ReaderAt(uint64_t step) const;
   Status OpenMetrics();
   Status Resume();
   Status Restore(const std::string& checkpoint);
@@ -122,8 +124,9 @@ class Trainer::Impl {
   std::unique_ptr<comm::Communicator> alone_;
   // Sums of finished subtrees of micro-batches, one of each level at a time.
   std::vector<std::vector<AlignedBuffer<float>>> subtrees_;
-  std::shared_ptr<const Dataset> train_, validation_;
-  std::unique_ptr<PackedReader> reader_;
+  std::map<std::string, std::shared_ptr<const Dataset>> train_;  // by folder
+  std::shared_ptr<const Dataset> validation_;
+  std::optional<PackedReader> reader_;
   ParameterSet masters_;
   // What the network computes on: the masters' values, or what their export format makes of them.
   // Gradients are its own and move to the masters for the optimizer (straight-through estimate).
@@ -144,23 +147,42 @@ class Trainer::Impl {
 };
 
 Status Trainer::Impl::OpenData() {
-  CACHALOT_TRY(train_, Dataset::Open(recipe_.data.train));
   if (!recipe_.data.validation.empty()) {
     CACHALOT_TRY(validation_, Dataset::Open(recipe_.data.validation));
-    if (validation_->tokenizer_checksum() != train_->tokenizer_checksum()) {
-      return Error{ErrorCode::kInvalidArgument,
-                   StrCat(recipe_.data.validation, ": comes from another tokenizer than ",
-                          recipe_.data.train, "; build both with the same one")};
-    }
   }
-  if (train_->vocab_size() > recipe_.model.vocab_size) {
-    return Error{ErrorCode::kInvalidArgument,
-                 StrCat(recipe_.data.train, ": has a vocabulary of ", train_->vocab_size(),
-                        ", the recipe's model of ", recipe_.model.vocab_size,
-                        "; set [model].vocab_size or train another tokenizer")};
+  CACHALOT_RETURN_IF_ERROR(OpenTrainData(recipe_.data.train));
+  for (const Stage& stage : schedule().stages) {
+    if (!stage.train.empty()) CACHALOT_RETURN_IF_ERROR(OpenTrainData(stage.train));
   }
-  reader_ = std::make_unique<PackedReader>(train_, recipe_.seed);
+  reader_ = ReaderAt(0);
   return {};
+}
+
+// Also of later stages: what is wrong with them shows now, not after hours.
+Status Trainer::Impl::OpenTrainData(const std::string& dir) {
+  CACHALOT_TRY(const std::shared_ptr<const Dataset> data, Dataset::Open(dir));
+  if (data->vocab_size() > recipe_.model.vocab_size) {
+    return Error{
+        ErrorCode::kInvalidArgument,
+        StrCat(dir, ": has a vocabulary of ", data->vocab_size(), ", the recipe's model of ",
+               recipe_.model.vocab_size, "; set [model].vocab_size or train another tokenizer")};
+  }
+  train_[dir] = data;
+  const auto differs = [&](const Dataset& other) {
+    return other.tokenizer_checksum() != data->tokenizer_checksum();
+  };
+  const std::string* other = nullptr;
+  if (validation_ != nullptr && differs(*validation_)) other = &recipe_.data.validation;
+  for (const auto& [folder, opened] : train_) {
+    if (differs(*opened)) other = &folder;
+  }
+  if (other == nullptr) return {};
+  return Error{ErrorCode::kInvalidArgument, StrCat(*other, ": comes from another tokenizer than ",
+                                                   dir, "; build both with the same one")};
+}
+
+PackedReader Trainer::Impl::ReaderAt(uint64_t step) const {
+  return PackedReader(train_.find(TrainDataAt(recipe_, step))->second, recipe_.seed);
 }
 
 Status Trainer::Impl::Open() {
@@ -218,6 +240,8 @@ Status Trainer::Impl::Restore(const std::string& checkpoint) {
         ErrorCode::kInvalidArgument,
         StrCat(checkpoint, ": was made with another recipe; take that one, or another --out")};
   }
+  // The position is that of the last step taken; a new stage's data begin with the next one.
+  reader_ = ReaderAt(state.step == 0 ? 0 : state.step - 1);
   CACHALOT_RETURN_IF_ERROR(reader_->Seek(state.data));
   step_ = state.step;
   tokens_ = state.tokens;
@@ -260,6 +284,9 @@ std::vector<TrainBatch> Trainer::Impl::ReadBatch(uint64_t step, PackedReader& re
   const uint64_t micro = MicroBatchSequences(schedule(), step);
   const uint32_t length = StageAt(schedule(), step).sequence_length;
   std::vector<TrainBatch> batches((rows + micro - 1) / micro);
+  if (PackedReader begun = ReaderAt(step); begun.dataset() != reader.dataset()) {
+    reader = std::move(begun);
+  }
   PackedSequence row;
   for (uint64_t r = 0; r < rows; ++r) {
     reader.Next(length, row);
