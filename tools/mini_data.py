@@ -91,7 +91,7 @@ def sorting(rng: random.Random) -> Turn:
 
 def counting(rng: random.Random) -> Turn:
     kinds = rng.sample(rng.choice([THINGS, list(LETTERS)]), rng.randint(2, 4))
-    items = [rng.choice(kinds) for _ in range(rng.randint(3, 10))]
+    items = [rng.choice(kinds) for _ in range(rng.randint(3, 8))]
     what = rng.choice(kinds)
     count = items.count(what)
     ask = rng.choice(["How many {} are in: {}", "Count {} in: {}"])
@@ -202,26 +202,45 @@ def look_up(rng: random.Random, prose: Prose, tokens: int, questions: int, facts
     out.append(text[last:])
     far = [k for k in known if back is None or k[2] >= back] or known[:1]
     asked = rng.sample(far, min(questions, len(far)))
-    turns = [(f"What does {name} have?", f"a {thing}", "") for name, thing, _ in asked]
-    turns[0] = ("".join(out) + "\n\n" + turns[0][0], turns[0][1], "")
+    return asked_about("".join(out), [(name, thing) for name, thing, _ in asked])
+
+
+def asked_about(text: str, facts: list[tuple[str, str]]) -> dict:
+    """The answer says the fact again: what stands before the thing is what stood before it."""
+    turns = [(f"What does {name} have?", f"{name} has a {thing}.", "") for name, thing in facts]
+    turns[0] = (text + "\n\n" + turns[0][0], turns[0][1], "")
     return chat(turns)
+
+
+def fact_list(rng: random.Random, wanted: bool) -> dict:
+    """Look-up without prose: where a model learns it first."""
+    facts = []
+    for name in rng.sample(NAMES, rng.randint(2, 12)):
+        thing = rng.choice(THINGS)
+        while held_out(f"fact {name} {thing}") != wanted:
+            thing = rng.choice(THINGS)
+        facts.append((name, thing))
+    text = " ".join(f"{name} has a {thing}." for name, thing in facts)
+    return asked_about(text, rng.sample(facts, min(len(facts), rng.randint(2, 8))))
 
 
 def short_item(rng: random.Random, prose: Prose, wanted: bool) -> dict:
     """One of the mixture that makes a sequence of 512 tokens; prose and tools count by their
     length, so they are drawn less often than their share of the tokens."""
     x = rng.random()
-    if x < 0.045:
+    if x < 0.04:
         return {"text": prose.run(rng, int(rng.uniform(300, 480) * BYTES_PER_TOKEN))}
-    if x < 0.06:
-        return tool_chat(rng, rng.randint(1, 3))
-    if x < 0.10:
-        size = int(rng.choice([20, 60, 150, 300]) * rng.uniform(0.5, 1.2))
-        return look_up(rng, prose, size, rng.randint(2, 5), rng.randint(2, 3 + size // 40), wanted)
-    if x < 0.105:
+    if x < 0.055:
+        return tool_chat(rng, rng.randint(1, 2))
+    if x < 0.135:
+        return fact_list(rng, wanted)
+    if x < 0.17:
+        size = int(rng.choice([20, 60, 150, 280]) * rng.uniform(0.5, 1.1))
+        return look_up(rng, prose, size, rng.randint(2, 6), rng.randint(2, 4 + size // 40), wanted)
+    if x < 0.175:
         return chat([small_talk(rng)])
     skills = [copying, sorting, counting, arithmetic]
-    make = rng.choices(skills, [0.15, 0.25, 0.25, 0.35])[0]
+    make = rng.choices(skills, [0.12, 0.20, 0.28, 0.40])[0]
     return chat([draw(make, rng, wanted) for _ in range(rng.choice([1, 1, 1, 2]))])
 
 
@@ -229,9 +248,10 @@ def long_item(rng: random.Random, prose: Prose, longest: int) -> dict:
     """Look-up over most of `longest` tokens, or prose of that length."""
     if rng.random() < 0.15:
         return {"text": prose.run(rng, int(longest * 0.95 * BYTES_PER_TOKEN))}
-    tokens = int(longest * rng.uniform(0.3, 0.82))
-    questions = rng.randint(8, 16)
-    return look_up(rng, prose, tokens, questions, rng.randint(questions, 40), wanted=False)
+    tokens = int(longest * rng.uniform(0.3, 0.72))
+    questions = rng.randint(6, 8 + longest // 512)
+    facts = rng.randint(questions, 10 + longest // 140)
+    return look_up(rng, prose, tokens, questions, facts, wanted=False)
 
 
 def short_items(rng: random.Random, prose: Prose, count: int, wanted: bool) -> Iterator[dict]:
@@ -242,7 +262,7 @@ def short_items(rng: random.Random, prose: Prose, count: int, wanted: bool) -> I
 def mixed_items(rng: random.Random, prose: Prose, count: int, longest: int,
                 long_share: float) -> Iterator[dict]:
     """`long_share` of the tokens, about, in long items."""
-    mean_short, mean_long = 70, 0.65 * longest
+    mean_short, mean_long = 70, 0.6 * longest
     weight = long_share / mean_long
     chance = weight / (weight + (1 - long_share) / mean_short)
     for _ in range(count):
@@ -262,7 +282,7 @@ def eval_items(rng: random.Random, prose: Prose, each: int, look_ups: int) -> It
         yield {"skill": "calculator", "messages": [{"role": "user", "content": ask}],
                "tools": [CALCULATOR], "answer": expression}
     for _ in range(look_ups):
-        item = look_up(rng, prose, rng.randint(2500, 3500), 1, 24, wanted=True, back=2100)
+        item = look_up(rng, prose, rng.randint(2500, 3300), 1, 24, wanted=True, back=2100)
         yield {"skill": "look-up", "messages": item["messages"][:1],
                "answer": item["messages"][1]["content"]}
 
@@ -322,8 +342,8 @@ def main() -> None:
         return max(1, int(n * flags.scale))
 
     write(flags.out / "tokenizer.jsonl", tokenizer_items(rng("tokenizer"), prose, train, 30000))
-    write(flags.out / "short.jsonl", short_items(rng("short"), prose, number(300000), False))
-    write(flags.out / "middle.jsonl", mixed_items(rng("middle"), prose, number(70000), 2048, 0.5))
+    write(flags.out / "short.jsonl", short_items(rng("short"), prose, number(350000), False))
+    write(flags.out / "middle.jsonl", mixed_items(rng("middle"), prose, number(62000), 2048, 0.5))
     write(flags.out / "long.jsonl", mixed_items(rng("long"), prose, number(80000), 4096, 0.5))
     write(flags.out / "validation.jsonl",
           short_items(rng("validation"), kept_prose, 1500, True))
