@@ -11,7 +11,7 @@ DIR holds Debian's r-cran-janeaustenr, unpacked ("/" if it is installed). Writte
     middle.jsonl      the same and look-up over up to 2k tokens
     long.jsonl        ... and up to 4k
     validation.jsonl  short held-out items, in the mixture of short.jsonl
-    heldout.jsonl     items for `cachalot eval mini`: {"skill", "messages", "tools"?, "answer"}
+    tasks.jsonl     items for `cachalot eval mini`: held-out chats and their "skill"
 
 An item is held out by a hash of what it asks (HELD_OUT_SHARE of all there are), so none that is
 scored was ever trained on; the prose around held-out facts is held out as well.
@@ -98,14 +98,19 @@ def counting(rng: random.Random) -> Turn:
     return ask.format(what, " ".join(items)), str(count), f"count {what} {' '.join(items)}"
 
 
-def arithmetic(rng: random.Random) -> Turn:
+def ask_for_value(rng: random.Random, expression: str) -> str:
+    return rng.choice(["{}", "{}", "What is {}?"]).format(expression)
+
+
+def addition(rng: random.Random) -> Turn:
     a, b = rng.randint(10, 99), rng.randint(10, 99)
-    ask = rng.choice(["{}", "{}", "What is {}?"])
-    if rng.random() < 0.5:
-        # Both orders of a sum share their key.
-        return ask.format(f"{a} + {b}"), str(a + b), f"add {min(a, b)} {max(a, b)}"
-    a, b = max(a, b), min(a, b)
-    return ask.format(f"{a} - {b}"), str(a - b), f"subtract {a} {b}"
+    # Both orders of a sum share their key.
+    return ask_for_value(rng, f"{a} + {b}"), str(a + b), f"add {min(a, b)} {max(a, b)}"
+
+
+def subtraction(rng: random.Random) -> Turn:
+    b, a = sorted((rng.randint(10, 99), rng.randint(10, 99)))
+    return ask_for_value(rng, f"{a} - {b}"), str(a - b), f"subtract {a} {b}"
 
 
 def small_talk(rng: random.Random) -> Turn:
@@ -166,10 +171,10 @@ def calculation(rng: random.Random, wanted: bool) -> tuple[str, str, str]:
             return ask.format(expression), expression, str(value)
 
 
-def tool_chat(rng: random.Random, turns: int) -> dict:
+def tool_chat(rng: random.Random, turns: int, wanted: bool = False) -> dict:
     messages: list[dict] = []
     for i in range(turns):
-        ask, expression, value = calculation(rng, wanted=False)
+        ask, expression, value = calculation(rng, wanted)
         call = {"name": "calculator", "arguments": json.dumps({"expression": expression})}
         messages += [
             {"role": "user", "content": ask},
@@ -231,7 +236,7 @@ def short_item(rng: random.Random, prose: Prose, wanted: bool) -> dict:
     if x < 0.04:
         return {"text": prose.run(rng, int(rng.uniform(300, 480) * BYTES_PER_TOKEN))}
     if x < 0.055:
-        return tool_chat(rng, rng.randint(1, 2))
+        return tool_chat(rng, rng.randint(1, 2), wanted)
     if x < 0.135:
         return fact_list(rng, wanted)
     if x < 0.17:
@@ -239,8 +244,8 @@ def short_item(rng: random.Random, prose: Prose, wanted: bool) -> dict:
         return look_up(rng, prose, size, rng.randint(2, 6), rng.randint(2, 4 + size // 40), wanted)
     if x < 0.175:
         return chat([small_talk(rng)])
-    skills = [copying, sorting, counting, arithmetic]
-    make = rng.choices(skills, [0.12, 0.20, 0.28, 0.40])[0]
+    skills = [copying, sorting, counting, addition, subtraction]
+    make = rng.choices(skills, [0.12, 0.20, 0.28, 0.20, 0.20])[0]
     return chat([draw(make, rng, wanted) for _ in range(rng.choice([1, 1, 1, 2]))])
 
 
@@ -271,20 +276,17 @@ def mixed_items(rng: random.Random, prose: Prose, count: int, longest: int,
 
 
 def eval_items(rng: random.Random, prose: Prose, each: int, look_ups: int) -> Iterator[dict]:
+    """Chats as for training that end with the right answer, and the skill they ask for."""
     for skill, make in (("copying", copying), ("sorting", sorting), ("counting", counting),
-                        ("arithmetic", arithmetic)):
+                        ("addition", addition), ("subtraction", subtraction)):
         for _ in range(each):
-            ask, answer, _ = draw(make, rng, True)
-            yield {"skill": skill, "messages": [{"role": "user", "content": ask}],
-                   "answer": answer}
+            yield {"skill": skill, **chat([draw(make, rng, True)])}
     for _ in range(each):
-        ask, expression, _ = calculation(rng, wanted=True)
-        yield {"skill": "calculator", "messages": [{"role": "user", "content": ask}],
-               "tools": [CALCULATOR], "answer": expression}
+        item = tool_chat(rng, 1, wanted=True)
+        yield {"skill": "calculator call", **item, "messages": item["messages"][:2]}
     for _ in range(look_ups):
-        item = look_up(rng, prose, rng.randint(2500, 3300), 1, 24, wanted=True, back=2100)
-        yield {"skill": "look-up", "messages": item["messages"][:1],
-               "answer": item["messages"][1]["content"]}
+        yield {"skill": "look-up",
+               **look_up(rng, prose, rng.randint(2500, 3300), 1, 24, wanted=True, back=2100)}
 
 
 def digits_apart(value: object) -> object:
@@ -347,7 +349,7 @@ def main() -> None:
     write(flags.out / "long.jsonl", mixed_items(rng("long"), prose, number(80000), 4096, 0.5))
     write(flags.out / "validation.jsonl",
           short_items(rng("validation"), kept_prose, 1500, True))
-    write(flags.out / "heldout.jsonl", eval_items(rng("heldout"), kept_prose, 100, 60))
+    write(flags.out / "tasks.jsonl", eval_items(rng("heldout"), kept_prose, 100, 50))
 
 
 if __name__ == "__main__":
