@@ -16,6 +16,7 @@
 #include "cachalot/train/export.h"
 #include "cachalot/train/network.h"
 #include "cachalot/train/optimizer.h"
+#include "cachalot/train/optimizer_shares.h"
 #include "cachalot/train/packed_reader.h"
 #include "cachalot/train/run_state.h"
 #include "cachalot/train/weight_format.h"
@@ -113,6 +114,8 @@ class Trainer::Impl {
                 std::vector<double>& slot_losses);
   void SumOverRanks(std::vector<double>& slot_losses, LossSums& all);
   std::vector<uint8_t> Frozen(AttentionMode mode) const;
+  void TakeOptimizerStep(float lr, AttentionMode mode);
+  void GatherMoments();
   std::vector<double> MoveRouterBiases();
   Status Finish(StepMetrics& metrics);
   Result<std::optional<double>> EvaluateHere();
@@ -132,6 +135,7 @@ class Trainer::Impl {
   // Gradients are its own and move to the masters for the optimizer (straight-through estimate).
   ParameterSet working_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::vector<uint32_t> owners_;  // the rank that takes each parameter's optimizer step
   std::unique_ptr<Network<float>> network_;
   std::optional<MetricsWriter> metrics_;
   std::vector<std::vector<uint64_t>> expert_load_;
@@ -201,6 +205,7 @@ Status Trainer::Impl::Open() {
                        recipe_.residual == ResidualMap::kUnconstrained);
   for (Parameter& p : masters_.parameters) p.grad = {};  // those of `working_` visit, see Step
   optimizer_ = std::make_unique<Optimizer>(recipe_.model, masters_, recipe_.optimizer);
+  owners_ = AssignOwners(StepCosts(masters_, *optimizer_), options_.comm->size());
   model::Config released = recipe_.model;
   released.quantized = true;
   released.expert_dtype = model::ExpertDtype::kFp4;
@@ -436,6 +441,32 @@ std::vector<uint8_t> Trainer::Impl::Frozen(AttentionMode mode) const {
   return frozen;
 }
 
+// Each rank moves the parameters it owns, then all get their values: the same bits as if each had
+// moved them all. Step counts go on everywhere, moments only with the owner. [report.md 6.4]
+void Trainer::Impl::TakeOptimizerStep(float lr, AttentionMode mode) {
+  comm::Communicator& comm = *options_.comm;
+  const std::vector<uint8_t> frozen = Frozen(mode);
+  std::vector<uint8_t> not_mine = frozen;
+  for (size_t i = 0; i < not_mine.size(); ++i) {
+    if (owners_[i] != comm.rank()) not_mine[i] = 1;
+  }
+  optimizer_->Step(masters_, lr, not_mine, ctx_);
+  for (size_t i = 0; i < frozen.size(); ++i) {
+    if (frozen[i] != 0) continue;
+    if (owners_[i] != comm.rank()) ++optimizer_->state()[i].steps;
+    comm.Broadcast(masters_.parameters[i].value.span(), owners_[i]);
+  }
+}
+
+// For a checkpoint, which any number of ranks can go on from.
+void Trainer::Impl::GatherMoments() {
+  for (size_t i = 0; i < owners_.size(); ++i) {
+    OptimizerState& state = optimizer_->state()[i];
+    options_.comm->Broadcast(state.first.span(), owners_[i]);
+    options_.comm->Broadcast(state.second.span(), owners_[i]);
+  }
+}
+
 // b_i rises where fewer tokens than the mean came, falls where more. [V4 4.2.2; V3 2.1.2]
 // Returns each layer's largest load over the mean.
 std::vector<double> Trainer::Impl::MoveRouterBiases() {
@@ -498,7 +529,7 @@ Result<StepMetrics> Trainer::Impl::Step() {
     ScaleGradients(masters_, static_cast<float>(double{recipe_.clip_norm} / norm), ctx_);
   }
   const double lr = LearningRate(schedule(), step_);
-  optimizer_->Step(masters_, static_cast<float>(lr), Frozen(mode), ctx_);
+  TakeOptimizerStep(static_cast<float>(lr), mode);
   m.learning_rate = lr;
   if (rolled_back_from_ > 0) m.rolled_back_from = rolled_back_from_ - 1;
   rolled_back_from_ = 0;
@@ -535,6 +566,7 @@ Status Trainer::Impl::Finish(StepMetrics& m) {
 
 Status Trainer::Impl::Save() {
   CACHALOT_CHECK(can_save());
+  GatherMoments();
   RunState state{.recipe = options_.recipe_text,
                  .step = step_,
                  .tokens = tokens_,
