@@ -106,8 +106,16 @@ void RunJobs(std::span<const MatMulJob<X>> jobs, const Context& ctx) {
 void MatMul(std::span<const MatMulJob<float>> jobs, const Context& ctx) { RunJobs(jobs, ctx); }
 void MatMul(std::span<const MatMulJob<BF16>> jobs, const Context& ctx) { RunJobs(jobs, ctx); }
 
-void RoundRowsToBF16(MatView<const float> x, MatView<BF16> out, const Context& ctx) {
+size_t DealtCols(size_t cols, const Context& ctx) {
+  const bool deals = ctx.path != Path::kReference && ctx.target == Target::kAvx512Bf16;
+  return deals ? PaddedCols(cols) : 0;
+}
+
+void RoundRowsToBF16(MatView<const float> x, MatView<BF16> out, const Context& ctx,
+                     MatView<BF16> dealt) {
   CACHALOT_CHECK(x.rows == out.rows && x.cols == out.cols);
+  CACHALOT_CHECK(dealt.data == nullptr ||
+                 (dealt.rows == x.rows && dealt.cols == DealtCols(x.cols, ctx)));
   // Tasks of about 16k elements: rounding moves 6 bytes an element, so they last microseconds.
   const size_t rows = std::max<size_t>(1, 16384 / std::max<size_t>(1, x.cols));
   ctx.pool->ParallelFor((x.rows + rows - 1) / rows, [&](size_t task, size_t) {
@@ -116,6 +124,7 @@ void RoundRowsToBF16(MatView<const float> x, MatView<BF16> out, const Context& c
       const std::span<const float> from = x.Row(r);
       const std::span<BF16> to = out.Row(r);
       for (size_t i = 0; i < from.size(); ++i) to[i] = ToBF16(from[i]);
+      if (dealt.data != nullptr) X86DealRow(to.data(), x.cols, dealt.Row(r).data());
     }
   });
 }

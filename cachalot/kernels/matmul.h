@@ -23,12 +23,16 @@ namespace cachalot::kernels {
 //   w       [N, K]; K % 32 == 0 for kFP4; any N >= 0
 //   y       [M, N], overwritten; must not alias x. M = y.rows
 // x_rows lets an expert read its tokens where they are. M == 0 is allowed and does nothing.
+//   dealt   rows of x as RoundRowsToBF16 deals them, or empty: then a product with kFP4 weights
+//   deals
+//           its rows anew for every 64 rows of w, a tenth of its time. Never changes a bit.
 template <typename X>
 struct MatMulJob {
   MatView<const X> x;
   const uint32_t* x_rows = nullptr;
   WeightView w;
   MatView<float> y;
+  MatView<const X> dealt = {};
 };
 
 // Runs all jobs in one parallel region (the experts of a step, the projections of one input): each
@@ -41,7 +45,13 @@ struct MatMulJob {
 void MatMul(std::span<const MatMulJob<float>> jobs, const Context& ctx);
 void MatMul(std::span<const MatMulJob<BF16>> jobs, const Context& ctx);
 
-// x rounded to nearest even BF16, row by row; same shape.
-void RoundRowsToBF16(MatView<const float> x, MatView<BF16> out, const Context& ctx);
+// x rounded to nearest even BF16, row by row; same shape. With `dealt` [x.rows, DealtCols(x.cols,
+// ctx)], rows apart by a multiple of 32 elements and at addresses that are multiples of 64, also
+// writes the rows in the order in which products with FP4 weights meet them.
+void RoundRowsToBF16(MatView<const float> x, MatView<BF16> out, const Context& ctx,
+                     MatView<BF16> dealt = {});
+
+// Columns of a dealt row of `cols`; 0 where the code for ctx reads x as it is.
+size_t DealtCols(size_t cols, const Context& ctx);
 
 }  // namespace cachalot::kernels

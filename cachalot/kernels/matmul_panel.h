@@ -23,9 +23,12 @@ struct MatMulPanel {
   uint32_t count = 0;
   uint8_t* scratch = nullptr;  // PanelScratchBytes(job->w.cols), 64-byte aligned
 
-  const X* XRow(size_t m) const {
-    const size_t row = job->x_rows != nullptr ? job->x_rows[m] : m;
-    return job->x.data + row * job->x.stride;
+  const X* XRow(size_t m) const { return Row(job->x, m); }
+  const X* DealtRow(size_t m) const { return Row(job->dealt, m); }  // only if there are any
+
+ private:
+  const X* Row(const MatView<const X>& x, size_t m) const {
+    return x.data + (job->x_rows != nullptr ? job->x_rows[m] : m) * x.stride;
   }
 };
 
@@ -59,12 +62,13 @@ constexpr size_t WidenedWords(size_t cols) {
   return panel < kGroupRows * kBlockCols ? kGroupRows * kBlockCols : panel;
 }
 
-// Widened rows, sums (8 zmm a token), x in the code's order, a row, scales. The x of tokens lie a
-// line more than a row apart: rows a multiple of 4 KiB apart fall into the same set of L1.
+// Widened rows, sums (8 zmm a token), x in the code's order, a row, what readers make of scales:
+// 256 bytes for 128 columns of FP8, less for FP4. The x of tokens lie a line more than a row apart:
+// rows a multiple of 4 KiB apart fall into the same set of L1.
 constexpr size_t BF16ScratchBytes(size_t cols) {
   const size_t padded = PaddedCols(cols);
   return WidenedWords(cols) * 2 + kBlockTokens * (kGroupRows * 64 + (padded + 32) * 2) +
-         padded * 4 + kGroupRows * padded / 8;
+         padded * 4 + 2 * padded;
 }
 
 // The widened panel, one float32 row, and the scales of one group of rows; or what the BF16 code
@@ -80,5 +84,7 @@ constexpr size_t PanelScratchBytes(size_t cols) {
 PanelFn<float>* HighwayPanelF32(Target target);
 PanelFn<BF16>* HighwayPanelBF16(Target target);
 PanelFn<BF16>* X86PanelBF16();  // AVX-512 BF16
+// A row as MatMulJob::dealt wants it, zeros up to a whole step of 128; a no-op without that code.
+void X86DealRow(const BF16* x, size_t cols, BF16* out);
 
 }  // namespace cachalot::kernels

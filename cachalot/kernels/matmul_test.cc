@@ -11,6 +11,7 @@
 
 #include "cachalot/kernels/matmul_ref.h"
 #include "cachalot/kernels/matmul_test_util.h"
+#include "cachalot/threading/aligned_buffer.h"
 
 namespace cachalot::kernels {
 namespace {
@@ -303,6 +304,36 @@ TEST(RoundRowsToBF16Test, RoundsEveryRowOfAPaddedMatrix) {
         EXPECT_EQ(out[r * (cols + 1) + c], ToBF16(x[r * (cols + 3) + c]));
       }
     }
+  }
+}
+
+// Experts read dealt rows where they lie, through x_rows; a partial step and every way through a
+// panel.
+TEST(RoundRowsToBF16Test, DealtRowsChangeNoBit) {
+  ThreadPool pool(2);
+  const Context ctx{&pool, Path::kSimd, SupportedTargets().front()};
+  constexpr uint32_t kRows = 70;
+  constexpr uint32_t kCols = 1184;
+  if (DealtCols(kCols, ctx) == 0) GTEST_SKIP() << "this target reads rows as they are";
+  const size_t stride = DealtCols(kCols, ctx) + 32;
+  const TestWeight w = RandomWeight(WeightKind::kFP4, kRows, kCols, 3);
+  for (size_t m : {1u, 3u, 8u, 9u, 50u}) {
+    const std::vector<float> x = RandomVector<float>(m * kCols, 4);
+    std::vector<BF16> rounded(m * kCols);
+    AlignedBuffer<BF16> dealt(m * stride);
+    std::vector<uint32_t> rows(m);
+    for (size_t i = 0; i < m; ++i) rows[i] = static_cast<uint32_t>(m - 1 - i);
+    MatMulJob<BF16> job{.x = {rounded.data(), m, kCols}, .x_rows = rows.data(), .w = w.view};
+    RoundRowsToBF16({x.data(), m, kCols}, {rounded.data(), m, kCols}, ctx,
+                    {dealt.data(), m, DealtCols(kCols, ctx), stride});
+    std::vector<float> want(m * kRows);
+    job.y = {want.data(), m, kRows};
+    MatMul(std::span<const MatMulJob<BF16>>(&job, 1), ctx);
+    std::vector<float> got(m * kRows);
+    job.y = {got.data(), m, kRows};
+    job.dealt = {dealt.data(), m, DealtCols(kCols, ctx), stride};
+    MatMul(std::span<const MatMulJob<BF16>>(&job, 1), ctx);
+    EXPECT_TRUE(SameBits(want, got)) << m << " tokens";
   }
 }
 

@@ -3,12 +3,14 @@
 // with VBMI). Included once, within that file's target attributes.
 //
 // A reader has
-//   kStep      columns of a step, kVectors = kStep / 32 vectors of 32 BF16
-//   kOrder     which columns of x those vectors meet: see Order
-//   StartStep  what the rows of a step share
-//   Load       one row's vectors; LoadTail the same for the last, partial step, zeros behind it
-//   kStepBytes bytes of a row's step
-//   slow       rows whose scales leave BF16's normal range, after construction
+//   kStep       columns of a step, kVectors = kStep / 32 vectors of 32 BF16
+//   kStepBytes  bytes of a row's step
+//   kOrder      which columns of x those vectors meet: see Order
+//   StartGroup  points at 8 rows of the panel it was made for
+//   slow        after that: rows whose scales leave BF16's normal range
+//   StartStep   what the rows of a step share
+//   Load        one row's codes; LoadTail the same for the last, partial step, zeros behind it
+//   Widen       one vector of those codes
 #pragma once
 
 #include <immintrin.h>
@@ -83,8 +85,9 @@ HWY_INLINE uint32_t LowBits32(size_t n) { return static_cast<uint32_t>(LowBits(n
 // Rows [n, n + 8) of a weight. Rows past the end of the panel repeat its last, so that a short
 // group runs the same code; their results are dropped.
 struct GroupRows {
-  GroupRows(const WeightView& w, uint32_t n, uint32_t count) {
+  void Point(const WeightView& w, uint32_t n, uint32_t count) {
     for (uint32_t r = 0; r < kGroupRows; ++r) row[r] = w.row(n + std::min(r, count - 1));
+    slow = 0;
   }
   const uint8_t* row[kGroupRows];
   uint32_t slow = 0;  // bit r: row r needs the float32 path
@@ -95,21 +98,30 @@ struct ReaderBF16 : GroupRows {
   static constexpr size_t kStepBytes = 2 * kStep;
   static constexpr size_t kVectors = kStep / 32;
   static constexpr Order kOrder = Order::kNatural;
+  struct Codes {
+    __m512i w[kVectors];
+  };
 
-  ReaderBF16(const WeightView& w, uint32_t n, uint32_t count, uint8_t*) : GroupRows(w, n, count) {}
+  ReaderBF16(const WeightView& w, uint32_t, uint8_t*) : weight(w) {}
+  void StartGroup(uint32_t n, uint32_t count) { Point(weight, n, count); }
 
   HWY_INLINE void StartStep(size_t) {}
-  HWY_INLINE void Load(uint32_t r, size_t step, __m512i* w) const {
+  HWY_INLINE Codes Load(uint32_t r, size_t step) const {
     const uint8_t* p = row[r] + step * kStepBytes;
-    w[0] = _mm512_loadu_si512(p);
-    w[1] = _mm512_loadu_si512(p + 64);
+    return {{_mm512_loadu_si512(p), _mm512_loadu_si512(p + 64)}};
   }
-  HWY_INLINE void LoadTail(uint32_t r, size_t step, size_t cols, __m512i* w) const {
+  HWY_INLINE Codes LoadTail(uint32_t r, size_t step, size_t cols) const {
     const uint8_t* p = row[r] + step * kStepBytes;
     const uint64_t live = LowBits(cols);
-    w[0] = _mm512_maskz_loadu_epi16(static_cast<uint32_t>(live), p);
-    w[1] = _mm512_maskz_loadu_epi16(static_cast<uint32_t>(live >> 32), p + 64);
+    return {{_mm512_maskz_loadu_epi16(static_cast<uint32_t>(live), p),
+             _mm512_maskz_loadu_epi16(static_cast<uint32_t>(live >> 32), p + 64)}};
   }
+  template <int kVector>
+  HWY_INLINE __m512i Widen(const Codes& codes) const {
+    return codes.w[kVector];
+  }
+
+  const WeightView& weight;
 };
 
 struct ReaderFP4 : GroupRows {
@@ -117,19 +129,25 @@ struct ReaderFP4 : GroupRows {
   static constexpr size_t kStepBytes = kStep / 2;
   static constexpr size_t kVectors = kStep / 32;
   static constexpr Order kOrder = Order::kNibbles;
+  struct Codes {
+    __m512i codes, drop;
+  };
 
-  ReaderFP4(const WeightView& w, uint32_t n, uint32_t count, uint8_t* scratch)
-      : GroupRows(w, n, count),
+  ReaderFP4(const WeightView& w, uint32_t, uint8_t* scratch)
+      : weight(w),
         drop(reinterpret_cast<uint16_t*>(scratch)),
         stride(PaddedCols(w.cols) / kFP4Block),
         table(_mm512_load_si512(kTableFP4.data())),
-        spread(_mm512_load_si512(kSpreadFP4.data())) {
-    const size_t blocks = w.cols / kFP4Block;
+        spread(_mm512_load_si512(kSpreadFP4.data())) {}
+
+  void StartGroup(uint32_t n, uint32_t count) {
+    Point(weight, n, count);
+    const size_t blocks = weight.cols / kFP4Block;
     // Of the next group: waiting for them here took a quarter of a group's time.
-    const uint8_t* next = w.scales + (n + kGroupRows) * blocks;
+    const uint8_t* next = weight.scales + (n + kGroupRows) * blocks;
     for (size_t b = 0; b < kGroupRows * blocks; b += kCacheLineBytes) __builtin_prefetch(next + b);
     for (uint32_t r = 0; r < kGroupRows; ++r) {
-      PrepareScales(w.scales + (n + std::min(r, count - 1)) * blocks, blocks, r);
+      PrepareScales(weight.scales + (n + std::min(r, count - 1)) * blocks, blocks, r);
     }
   }
 
@@ -149,58 +167,64 @@ struct ReaderFP4 : GroupRows {
   }
 
   HWY_INLINE void StartStep(size_t) {}
-  // Four codes a word, four blocks a vector. A shift brings code v of every word to the 5 index
-  // bits of vpermw (bit 4 does not matter: the table repeats).
-  HWY_INLINE void Widen(__m512i codes, uint32_t r, size_t step, __m512i* w) const {
+  // Four blocks a vector: each word of the codes meets the drop of its block.
+  HWY_INLINE __m512i Drop(uint32_t r, size_t step) const {
     const __m128i blocks =
         _mm_loadl_epi64(reinterpret_cast<const __m128i*>(drop + r * stride + 4 * step));
-    const __m512i d = _mm512_permutexvar_epi16(spread, _mm512_castsi128_si512(blocks));
-    w[0] = _mm512_subs_epu16(_mm512_permutexvar_epi16(codes, table), d);
-    w[1] = _mm512_subs_epu16(_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 4), table), d);
-    w[2] = _mm512_subs_epu16(_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 8), table), d);
-    w[3] = _mm512_subs_epu16(_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 12), table), d);
+    return _mm512_permutexvar_epi16(spread, _mm512_castsi128_si512(blocks));
   }
-  HWY_INLINE void Load(uint32_t r, size_t step, __m512i* w) const {
+  HWY_INLINE Codes Load(uint32_t r, size_t step) const {
     __m512i codes = _mm512_loadu_si512(row[r] + step * kStepBytes);
     // One load: GCC would load once for every shift, and stored rows are not aligned.
     asm("" : "+v"(codes));
-    Widen(codes, r, step, w);
+    return {codes, Drop(r, step)};
   }
   // Code 0 is zero whatever the scale, so the scratch behind the last block may hold anything.
-  HWY_INLINE void LoadTail(uint32_t r, size_t step, size_t cols, __m512i* w) const {
-    Widen(_mm512_maskz_loadu_epi8(LowBits(cols / 2), row[r] + step * kStepBytes), r, step, w);
+  HWY_INLINE Codes LoadTail(uint32_t r, size_t step, size_t cols) const {
+    return {_mm512_maskz_loadu_epi8(LowBits(cols / 2), row[r] + step * kStepBytes), Drop(r, step)};
+  }
+  // A shift brings code v of every word to the 5 index bits of vpermw (bit 4 does not matter: the
+  // table repeats).
+  template <int kVector>
+  HWY_INLINE __m512i Widen(const Codes& c) const {
+    const __m512i index = kVector == 0 ? c.codes : _mm512_srli_epi16(c.codes, 4 * kVector);
+    return _mm512_subs_epu16(_mm512_permutexvar_epi16(index, table), c.drop);
   }
 
+  const WeightView& weight;
   uint16_t* drop;  // [kGroupRows][stride]
   size_t stride;
   __m512i table, spread;
 };
 
 // vpermi2b looks 64 bytes up in 128 entries at once: one table for the low and one for the high
-// byte of the BF16 word, both with the scale of this block of 128 columns added.
+// byte of the BF16 word, both with the scale of a block of 128 columns added. A panel lies in one
+// row of blocks, so its tables are made once.
 struct ReaderFP8 : GroupRows {
   static constexpr size_t kStep = 64;
   static constexpr size_t kStepBytes = kStep;
   static constexpr size_t kVectors = kStep / 32;
   static constexpr Order kOrder = Order::kNatural;
+  struct Codes {
+    __m512i lo, hi;
+  };
 
-  ReaderFP8(const WeightView& w, uint32_t n, uint32_t count, uint8_t* scratch)
-      : GroupRows(w, n, count), rebias(reinterpret_cast<uint16_t*>(scratch)) {
-    bool bad = false;
+  ReaderFP8(const WeightView& w, uint32_t begin, uint8_t* scratch) : weight(w), tables(scratch) {
     for (size_t k = 0; k < w.cols; k += kFP8Block) {
       // Powers of two have no mantissa bits; 2^-127 has, and is out of range anyway.
-      const uint32_t bits = std::bit_cast<uint32_t>(WeightScale(w, n, k));
+      const uint32_t bits = std::bit_cast<uint32_t>(WeightScale(w, begin, k));
       const uint32_t s = bits >> 23;  // 256 and up: negative
-      bad |= (bits & 0x7FFFFFu) != 0 || s < kMinScaleFP8 || s > kMaxScaleFP8;
-      rebias[k / kFP8Block] = static_cast<uint16_t>((s - 127u) << 7);
+      all_slow |= (bits & 0x7FFFFFu) != 0 || s < kMinScaleFP8 || s > kMaxScaleFP8;
+      MakeTables(static_cast<uint16_t>((s - 127u) << 7), scratch + k / kFP8Block * kTableBytes);
     }
-    if (bad) slow = (1u << kGroupRows) - 1;
+  }
+  void StartGroup(uint32_t n, uint32_t count) {
+    Point(weight, n, count);
+    if (all_slow) slow = (1u << kGroupRows) - 1;
   }
 
-  HWY_INLINE void StartStep(size_t step) {
-    constexpr size_t kStepsPerBlock = kFP8Block / kStep;
-    if (step % kStepsPerBlock != 0) return;
-    const __m512i add = _mm512_set1_epi16(static_cast<short>(rebias[step / kStepsPerBlock]));
+  static void MakeTables(uint16_t rebias, uint8_t* out) {
+    const __m512i add = _mm512_set1_epi16(static_cast<short>(rebias));
     const __m512i even = _mm512_load_si512(kEvenBytes.data());
     const __m512i odd = _mm512_add_epi8(even, _mm512_set1_epi8(1));
     const uint16_t* t = kTableFP8.data();
@@ -211,29 +235,43 @@ struct ReaderFP8 : GroupRows {
     const __m512i w1 = _mm512_add_epi16(_mm512_load_si512(t + 32), add);
     const __m512i w2 = _mm512_add_epi16(_mm512_load_si512(t + 64), add);
     const __m512i w3 = _mm512_mask_add_epi16(t3, 0x7FFFFFFFu, t3, add);
-    lo0 = _mm512_permutex2var_epi8(w0, even, w1);
-    lo1 = _mm512_permutex2var_epi8(w2, even, w3);
-    hi0 = _mm512_permutex2var_epi8(w0, odd, w1);
-    hi1 = _mm512_permutex2var_epi8(w2, odd, w3);
+    _mm512_store_si512(out, _mm512_permutex2var_epi8(w0, even, w1));
+    _mm512_store_si512(out + 64, _mm512_permutex2var_epi8(w2, even, w3));
+    _mm512_store_si512(out + 128, _mm512_permutex2var_epi8(w0, odd, w1));
+    _mm512_store_si512(out + 192, _mm512_permutex2var_epi8(w2, odd, w3));
+  }
+
+  HWY_INLINE void StartStep(size_t step) {
+    constexpr size_t kStepsPerBlock = kFP8Block / kStep;
+    const uint8_t* t = tables + step / kStepsPerBlock * kTableBytes;
+    lo0 = _mm512_load_si512(t);
+    lo1 = _mm512_load_si512(t + 64);
+    hi0 = _mm512_load_si512(t + 128);
+    hi1 = _mm512_load_si512(t + 192);
   }
   // unpack works in each 16 bytes, so the qwords are first laid out for its results to be in order.
-  HWY_INLINE void Widen(__m512i codes, __m512i* w) const {
+  HWY_INLINE Codes LookUp(__m512i codes) const {
     const __m512i v = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
     const __m512i lo = _mm512_permutex2var_epi8(lo0, v, lo1);
     const __m512i magnitude = _mm512_permutex2var_epi8(hi0, v, hi1);
     const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
-    const __m512i hi = _mm512_ternarylogic_epi32(magnitude, v, sign, 0xF8);  // a | (b & c)
-    w[0] = _mm512_unpacklo_epi8(lo, hi);
-    w[1] = _mm512_unpackhi_epi8(lo, hi);
+    return {lo, _mm512_ternarylogic_epi32(magnitude, v, sign, 0xF8)};  // a | (b & c)
   }
-  HWY_INLINE void Load(uint32_t r, size_t step, __m512i* w) const {
-    Widen(_mm512_loadu_si512(row[r] + step * kStepBytes), w);
+  HWY_INLINE Codes Load(uint32_t r, size_t step) const {
+    return LookUp(_mm512_loadu_si512(row[r] + step * kStepBytes));
   }
-  HWY_INLINE void LoadTail(uint32_t r, size_t step, size_t cols, __m512i* w) const {
-    Widen(_mm512_maskz_loadu_epi8(LowBits(cols), row[r] + step * kStepBytes), w);
+  HWY_INLINE Codes LoadTail(uint32_t r, size_t step, size_t cols) const {
+    return LookUp(_mm512_maskz_loadu_epi8(LowBits(cols), row[r] + step * kStepBytes));
+  }
+  template <int kVector>
+  HWY_INLINE __m512i Widen(const Codes& c) const {
+    return kVector == 0 ? _mm512_unpacklo_epi8(c.lo, c.hi) : _mm512_unpackhi_epi8(c.lo, c.hi);
   }
 
-  uint16_t* rebias;  // [ceil(K / 128)]
+  static constexpr size_t kTableBytes = 256;
+  const WeightView& weight;
+  const uint8_t* tables;  // [ceil(K / 128)][kTableBytes]
+  bool all_slow = false;
   __m512i lo0, lo1, hi0, hi1;
 };
 

@@ -27,6 +27,12 @@ size_t MaxInputElements(const Config& c, const ForwardOptions& o) {
   return std::max({attention, hidden, projections, wo_b, tile * size_t{c.q_lora_rank}});
 }
 
+// Rows of that group: slots and the shared expert's, or MTP streams and the embedding.
+size_t MaxInputRows(const Config& c, const ForwardOptions& o) {
+  return o.max_step_tokens *
+         (std::max<size_t>(c.num_experts_per_tok, o.with_mtp ? c.hc_mult : 0) + 1);
+}
+
 // Experts (w1 and w3 each) and the shared expert, or the projections of an attention half.
 size_t MaxJobs(const Config& c) { return 2 * size_t{c.n_routed_experts} + 2 + c.o_groups + 8; }
 
@@ -96,7 +102,8 @@ Forward::Impl::Impl(std::shared_ptr<const Weights> w, const ForwardOptions& o,
     : weights(std::move(w)),
       options(o),
       ctx(c),
-      linear(o.numerics, c, MaxInputElements(weights->config, o), MaxJobs(weights->config)),
+      linear(o.numerics, c, MaxInputRows(weights->config, o), MaxInputElements(weights->config, o),
+             MaxJobs(weights->config)),
       window_rope(MakeRopeTable(weights->config, o.max_step_tokens, false)),
       compressed_rope(MakeRopeTable(weights->config, o.max_step_tokens, true)),
       attention(weights->config, o, c.pool->num_threads()),

@@ -7,10 +7,20 @@
 namespace cachalot::model {
 namespace {
 
-// Bytes of one rounded element; 0 where nothing is rounded.
-size_t RoundedBytes(Numerics numerics) {
-  if (numerics == Numerics::kFast) return sizeof(BF16);
-  return numerics == Numerics::kOfficial ? sizeof(float) : 0;
+// BF16 rows lie a line more than their columns apart: at a multiple of 4 KiB, those of 8 tokens
+// would share the sets of L1 [kernels/matmul_x86.cc].
+constexpr size_t kLineElements = kCacheLineBytes / sizeof(BF16);
+size_t RowElements(size_t cols) {
+  return (cols + kLineElements - 1) / kLineElements * kLineElements + kLineElements;
+}
+// A dealt row is up to 128 - 32 columns longer (FP4 has K % 32 == 0) and has its line, too.
+constexpr size_t kMaxRowPadding = 6 * kLineElements;
+
+// Room for all inputs of a Run(): rounded and dealt, or a float32 round trip.
+size_t ScratchBytes(Numerics numerics, size_t rows, size_t elements) {
+  if (numerics == Numerics::kOfficial) return elements * sizeof(float);
+  if (numerics != Numerics::kFast) return 0;
+  return 2 * (elements + rows * kMaxRowPadding) * sizeof(BF16);
 }
 
 size_t RoundUpToLine(size_t bytes) {
@@ -23,14 +33,21 @@ constexpr size_t kMaxInputs = 4;
 
 }  // namespace
 
-Linear::Linear(Numerics numerics, const kernels::Context& ctx, size_t max_input_elements,
+Linear::Linear(Numerics numerics, const kernels::Context& ctx, size_t max_rows, size_t max_elements,
                size_t max_jobs)
     : numerics_(numerics),
       ctx_(ctx),
-      scratch_(RoundUpToLine(max_input_elements * RoundedBytes(numerics)) +
+      scratch_(RoundUpToLine(ScratchBytes(numerics, max_rows, max_elements)) +
                kMaxInputs * kCacheLineBytes) {
   float_jobs_.reserve(max_jobs);
   bf16_jobs_.reserve(max_jobs);
+}
+
+Linear::Input Linear::Input::Rows(size_t begin, size_t count) const {
+  const auto rows = [&](const auto& all) {
+    return all.data == nullptr ? all : all.Rows(begin, count);
+  };
+  return {.x = rows(x), .rounded = rows(rounded), .dealt = rows(dealt)};
 }
 
 uint8_t* Linear::Take(size_t bytes) {
@@ -40,15 +57,25 @@ uint8_t* Linear::Take(size_t bytes) {
   return p;
 }
 
+MatView<BF16> Linear::TakeRows(size_t rows, size_t cols) {
+  const size_t stride = RowElements(cols);
+  return {reinterpret_cast<BF16*>(Take(rows * stride * sizeof(BF16))), rows, cols, stride};
+}
+
 Linear::Input Linear::Prepare(MatView<const float> x, InputKind kind) {
-  Input input{.x = x, .rounded = {}};
-  const size_t elements = x.rows * x.cols;
+  Input input{.x = x, .rounded = {}, .dealt = {}};
   if (numerics_ == Numerics::kFast && kind != InputKind::kFloat) {
-    MatView<BF16> rounded(reinterpret_cast<BF16*>(Take(elements * sizeof(BF16))), x.rows, x.cols);
-    kernels::RoundRowsToBF16(x, rounded, ctx_);
+    const MatView<BF16> rounded = TakeRows(x.rows, x.cols);
+    const size_t dealt_cols =
+        kind == InputKind::kExperts ? kernels::DealtCols(x.cols, ctx_) : size_t{0};
+    const MatView<BF16> dealt = dealt_cols > 0 ? TakeRows(x.rows, dealt_cols) : MatView<BF16>();
+    kernels::RoundRowsToBF16(x, rounded, ctx_, dealt);
     input.rounded = rounded;
-  } else if (numerics_ == Numerics::kOfficial && kind == InputKind::kQuantized) {
-    MatView<float> trip(reinterpret_cast<float*>(Take(elements * sizeof(float))), x.rows, x.cols);
+    input.dealt = dealt;
+  } else if (numerics_ == Numerics::kOfficial && kind != InputKind::kFloat &&
+             kind != InputKind::kBf16) {
+    MatView<float> trip(reinterpret_cast<float*>(Take(x.rows * x.cols * sizeof(float))), x.rows,
+                        x.cols);
     kernels::RoundTripFp8(x, trip, ctx_);
     input.x = trip;
   }
@@ -61,7 +88,8 @@ void Linear::Add(const Input& input, const WeightView& w, MatView<float> y,
   // cost accuracy and buy nothing.
   if (input.rounded.data != nullptr && w.kind != WeightKind::kF32) {
     CACHALOT_DCHECK(bf16_jobs_.size() < bf16_jobs_.capacity());
-    bf16_jobs_.push_back({.x = input.rounded, .x_rows = x_rows, .w = w, .y = y});
+    bf16_jobs_.push_back(
+        {.x = input.rounded, .x_rows = x_rows, .w = w, .y = y, .dealt = input.dealt});
   } else {
     CACHALOT_DCHECK(float_jobs_.size() < float_jobs_.capacity());
     float_jobs_.push_back({.x = input.x, .x_rows = x_rows, .w = w, .y = y});

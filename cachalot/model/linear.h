@@ -17,20 +17,24 @@ namespace cachalot::model {
 // What the released code does to the input of a product.
 enum class InputKind : uint8_t {
   kQuantized,  // FP8 / FP4 matrices: FP8 1x128 in `official`, BF16 in `fast`
+  kExperts,    // the same, also in the order in which FP4 matrices read it
   kBf16,       // wo_a: BF16 in `fast`
   kFloat,      // compressors, router, indexer weights, mHC, head: float32 always
 };
 
 class Linear {
  public:
-  // `max_input_elements`: the largest sum of Prepare()d elements between two Run()s; `max_jobs` the
-  // largest number of Add()s. Allocates here and never again.
-  Linear(Numerics numerics, const kernels::Context& ctx, size_t max_input_elements,
+  // `max_rows` and `max_elements`: the largest sums over the inputs Prepare()d between two Run()s;
+  // `max_jobs` the largest number of Add()s. Allocates here and never again.
+  Linear(Numerics numerics, const kernels::Context& ctx, size_t max_rows, size_t max_elements,
          size_t max_jobs);
 
   struct Input {
     MatView<const float> x;
     MatView<const BF16> rounded;  // empty unless `fast` rounds this kind
+    MatView<const BF16> dealt;    // kernels::MatMulJob::dealt; empty where nothing wants it
+
+    Input Rows(size_t begin, size_t count) const;
   };
 
   // The input as the products read it. Valid until Run(); x must stay until then as well.
@@ -44,6 +48,7 @@ class Linear {
 
  private:
   uint8_t* Take(size_t bytes);
+  MatView<BF16> TakeRows(size_t rows, size_t cols);
 
   Numerics numerics_;
   kernels::Context ctx_;

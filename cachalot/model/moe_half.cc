@@ -93,7 +93,7 @@ void MoeHalf::RunExperts(const StepEnv& env, const FfnWeights& w, MatView<const 
   const MatView<float> shared_gate = shared_gate_.Rows(x.rows);
   const MatView<float> shared_up = shared_up_.Rows(x.rows);
 
-  const auto input = env.linear.Prepare(x, InputKind::kQuantized);
+  const auto input = env.linear.Prepare(x, InputKind::kExperts);
   for (size_t e = 0; e < w.experts.size(); ++e) {
     const size_t count = first_row_[e + 1] - first_row_[e];
     if (count == 0) continue;
@@ -111,19 +111,15 @@ void MoeHalf::RunExperts(const StepEnv& env, const FfnWeights& w, MatView<const 
   kernels::SwiGlu(shared_gate, shared_up, limit, {}, shared_gate, env.ctx);
   env.Mark(StepOp::kSwiGlu);
 
-  const auto hidden = env.linear.Prepare(gate, InputKind::kQuantized);
+  const auto hidden = env.linear.Prepare(gate, InputKind::kExperts);
   const auto shared_hidden = env.linear.Prepare(shared_gate, InputKind::kQuantized);
   const MatView<float> out = slot_out_.Rows(rows);
   for (size_t e = 0; e < w.experts.size(); ++e) {
     const size_t count = first_row_[e + 1] - first_row_[e];
     if (count == 0) continue;
     // `hidden` rows are grouped already: the expert reads its own stretch.
-    Linear::Input stretch = hidden;
-    stretch.x = stretch.x.Rows(first_row_[e], count);
-    if (stretch.rounded.data != nullptr) {
-      stretch.rounded = stretch.rounded.Rows(first_row_[e], count);
-    }
-    env.linear.Add(stretch, w.experts[e].w2, out.Rows(first_row_[e], count));
+    env.linear.Add(hidden.Rows(first_row_[e], count), w.experts[e].w2,
+                   out.Rows(first_row_[e], count));
   }
   env.linear.Add(shared_hidden, w.shared.w2, shared_out_.Rows(x.rows));
   env.RunProducts(StepOp::kExpertsDown);

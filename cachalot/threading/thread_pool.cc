@@ -25,7 +25,7 @@ void Pause() {
 }  // namespace
 
 ThreadPool::ThreadPool(size_t num_threads, int spin_iterations)
-    : spin_iterations_(spin_iterations), scratch_(num_threads) {
+    : spin_iterations_(spin_iterations), scratch_(num_threads), ranges_(num_threads) {
   CACHALOT_CHECK(num_threads >= 1);
   threads_.reserve(num_threads - 1);
   for (size_t worker = 1; worker < num_threads; ++worker) {
@@ -46,9 +46,13 @@ void ThreadPool::ParallelFor(size_t num_tasks, TaskRef task) {
     return;
   }
   task_ = &task;
-  num_tasks_ = num_tasks;
-  // Relaxed: published to the workers by the release on generation_.
-  next_task_.store(0, std::memory_order_relaxed);
+  size_t begin = 0;
+  for (size_t w = 0; w < ranges_.size(); ++w) {
+    // Relaxed: published to the workers by the release on generation_.
+    ranges_[w].next.store(begin, std::memory_order_relaxed);
+    begin += num_tasks / ranges_.size() + (w < num_tasks % ranges_.size() ? 1 : 0);
+    ranges_[w].end = begin;
+  }
   num_running_.store(static_cast<uint32_t>(threads_.size()), std::memory_order_relaxed);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
@@ -87,11 +91,14 @@ void ThreadPool::WorkerLoop(size_t worker) {
 }
 
 void ThreadPool::RunTasks(size_t worker) {
-  for (;;) {
-    // Relaxed: only hands out indices; the data they cover is ordered by generation_/num_running_.
-    const size_t i = next_task_.fetch_add(1, std::memory_order_relaxed);
-    if (i >= num_tasks_) return;
-    (*task_)(i, worker);
+  for (size_t k = 0; k < ranges_.size(); ++k) {
+    Range& range = ranges_[(worker + k) % ranges_.size()];
+    for (;;) {
+      // Relaxed: only hands out indices; the data is ordered by generation_/num_running_.
+      const size_t i = range.next.fetch_add(1, std::memory_order_relaxed);
+      if (i >= range.end) break;
+      (*task_)(i, worker);
+    }
   }
 }
 

@@ -52,9 +52,10 @@ class ThreadPool {
   size_t num_threads() const { return threads_.size() + 1; }
 
   // Calls task(i, worker) once for every i in [0, num_tasks), worker in [0, num_threads()), and
-  // returns when all are done (their writes are visible). Tasks are handed out in ascending order,
-  // to whichever worker is free: a result must not depend on `worker` beyond using it to pick
-  // scratch. Not reentrant; one caller at a time. Allocates nothing.
+  // returns when all are done (their writes are visible). Each worker has a range of neighboring
+  // tasks, begins at its front and then helps with the ranges of others: what a task fetches ahead
+  // (the next rows of a matrix) is for the same worker. A result must not depend on `worker` beyond
+  // using it to pick scratch. Not reentrant; one caller at a time. Allocates nothing.
   void ParallelFor(size_t num_tasks, TaskRef task);
 
   // At least `bytes` of 64-byte aligned scratch that belong to `worker` until its next call here.
@@ -63,6 +64,11 @@ class ThreadPool {
   uint8_t* WorkerScratch(size_t worker, size_t bytes);
 
  private:
+  struct alignas(64) Range {
+    std::atomic<size_t> next{0};
+    size_t end = 0;
+  };
+
   uint32_t WaitForChange(const std::atomic<uint32_t>& value, uint32_t old) const;
   void WorkerLoop(size_t worker);
   void RunTasks(size_t worker);
@@ -72,10 +78,9 @@ class ThreadPool {
   std::vector<std::jthread> threads_;
   // Written by the caller before generation_ is released, read by workers after they acquire it.
   const TaskRef* task_ = nullptr;
-  size_t num_tasks_ = 0;
+  std::vector<Range> ranges_;  // one a worker
   bool stop_ = false;
   alignas(64) std::atomic<uint32_t> generation_{0};
-  alignas(64) std::atomic<size_t> next_task_{0};
   alignas(64) std::atomic<uint32_t> num_running_{0};
 };
 
