@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// cachalot eval: what numerics cost in quality, held to bounds.
+// cachalot eval: what numerics cost in quality, held to bounds (--gate); what the small model can
+// do (mini, in eval_mini.cc).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include "cachalot/base/strings.h"
 #include "cachalot/cli/command.h"
 #include "cachalot/cli/engine_flags.h"
+#include "cachalot/cli/eval_mini.h"
 #include "cachalot/cli/progress.h"
 #include "cachalot/cli/text_model.h"
 #include "cachalot/eval/perplexity.h"
@@ -132,18 +134,22 @@ Result<bool> RunGate(const EvalFlags& flags) {
 
 void RegisterEval(CLI::App& app, int& exit_code) {
   auto flags = std::make_shared<EvalFlags>();
-  CLI::App* command = app.add_subcommand("eval", "Measure what numerics cost in quality");
+  CLI::App* command = app.add_subcommand(
+      "eval", "Measure what numerics cost in quality, or what the small model can do");
   AddEngineFlags(*command, flags->engine, /*with_context=*/false);
-  command
-      ->add_flag("--gate", flags->gate,
-                 "KL divergence against `reference` and perplexity, held to bounds; exit code 1 "
-                 "beyond one")
-      ->required();
+  command->add_flag("--gate", flags->gate,
+                    "KL divergence against `reference` and perplexity, held to bounds; exit code 1 "
+                    "beyond one");
   command->add_option("--golden", flags->golden,
                       "The tiny golden model (default: the repository's)");
   command->add_flag("--json", flags->json, "{numerics, checks: [{what, value, bound, ok}]}");
-  SetExamples(*command, "cachalot eval --gate\ncachalot eval --gate --target avx2 --json");
-  command->callback([flags, &exit_code] {
+  SetExamples(
+      *command,
+      "cachalot eval --gate\ncachalot eval --gate --target avx2 --json\ncachalot eval mini");
+  AddEvalMini(*command, exit_code);
+  command->callback([flags, command, &exit_code] {
+    if (!command->get_subcommands().empty()) return;
+    if (!flags->gate) throw CLI::RequiredError("eval: --gate or a sub-command (mini)");
     const Result<bool> held = RunGate(*flags);
     if (!held.ok()) {
       exit_code = Report(held.error());

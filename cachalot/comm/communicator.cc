@@ -13,6 +13,7 @@ class Single : public Communicator {
   void TreeSum(std::span<float>) override {}
   void ExactSum(std::span<double>) override {}
   void Broadcast(std::span<double>) override {}
+  void Broadcast(std::span<float>, uint32_t) override {}
   void Barrier() override {}
   void Abort(int exit_code) override { std::exit(exit_code); }
 };

@@ -30,6 +30,8 @@ class Communicator {
   virtual void ExactSum(std::span<double> values) = 0;
   // Rank 0's values on every rank.
   virtual void Broadcast(std::span<double> values) = 0;
+  // Those of rank `from`.
+  virtual void Broadcast(std::span<float> values, uint32_t from) = 0;
   virtual void Barrier() = 0;
   // Ends all ranks' processes with this exit code.
   virtual void Abort(int exit_code) = 0;

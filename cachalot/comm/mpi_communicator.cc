@@ -49,6 +49,13 @@ class Mpi : public Communicator {
   void Broadcast(std::span<double> values) override {
     MPI_Bcast(values.data(), Count(values.size()), MPI_DOUBLE, 0, MPI_COMM_WORLD);
   }
+  void Broadcast(std::span<float> values, uint32_t from) override {
+    for (size_t begin = 0; begin < values.size(); begin += kPiece) {
+      const auto piece = values.subspan(begin, std::min(kPiece, values.size() - begin));
+      MPI_Bcast(piece.data(), Count(piece.size()), MPI_FLOAT, static_cast<int>(from),
+                MPI_COMM_WORLD);
+    }
+  }
   void Barrier() override { MPI_Barrier(MPI_COMM_WORLD); }
   void Abort(int exit_code) override { MPI_Abort(MPI_COMM_WORLD, exit_code); }
 

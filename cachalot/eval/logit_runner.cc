@@ -71,7 +71,8 @@ Result<std::unique_ptr<LogitRunner>> LogitRunner::Create(
                                                         {.numerics = options.numerics,
                                                          .max_step_tokens = runner->chunk_,
                                                          .max_step_sequences = 1,
-                                                         .with_mtp = options.with_mtp},
+                                                         .with_mtp = options.with_mtp,
+                                                         .window_only = options.window_only},
                                                         ctx));
   const kvcache::KvSpec spec =
       config.kv_spec(model::KvFormatOf(options.numerics), options.with_mtp);

@@ -23,6 +23,7 @@ struct RunnerOptions {
   uint32_t max_tokens = 1;  // ids of the longest sequence
   bool with_mtp = false;    // MtpLogits wanted; needs weights.mtp
   bool with_hidden = false;
+  bool window_only = false;  // see model::ForwardOptions
 };
 
 // Outputs of the tokens [first, first + num_tokens) of the sequence. Views live until the callback

@@ -283,11 +283,12 @@ void AttentionHalf::AttendWave(const StepEnv& env, const LayerWeights& w, size_t
                                   .position = token.position,
                                   .window_begin = token.sequence->window_begin(),
                                   .window = token.sequence->window(kv_layer)};
-    if (w.compress_ratio != 0) {
+    const bool compressed = w.compress_ratio != 0 && !env.options.window_only;
+    if (compressed) {
       query.num_compressed = (token.position + 1) / w.compress_ratio;
       query.compressed = token.sequence->compressed(kv_layer);
     }
-    if (w.attn.indexer) {
+    if (compressed && w.attn.indexer) {
       query.num_compressed = std::min(query.num_compressed, c.index_topk);
       query.selected = selected_.data() + row * c.index_topk;
     }

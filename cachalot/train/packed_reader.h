@@ -43,6 +43,7 @@ class PackedReader {
   // the tokens; at a new epoch or length the number of samples.
   void Next(uint32_t sequence_length, PackedSequence& out);
 
+  const std::shared_ptr<const Dataset>& dataset() const { return dataset_; }
   const DataPosition& position() const { return position_; }
   // The reader then gives what the one that had this position would have given. kDataCorruption if
   // the dataset cannot have this position.

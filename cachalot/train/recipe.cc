@@ -119,6 +119,7 @@ void ReadStages(TomlTable& in, Schedule& schedule, TomlComplaint& complaint) {
     table.Whole("from_step", stage.from_step, 0, kMaxSteps);
     table.Whole("sequence_length", stage.sequence_length, 2, kMaxSequence, true);
     table.Choice("attention", stage.attention, {"dense", "indexer-warmup", "sparse"});
+    table.Text("train", stage.train);
     table.Finish();
     const bool first = schedule.stages.empty();
     if (first ? stage.from_step != 0 : stage.from_step <= schedule.stages.back().from_step) {
@@ -220,6 +221,15 @@ std::optional<Error> CheckIsAscii(std::string_view text, std::string_view file) 
 }
 
 }  // namespace
+
+const std::string& TrainDataAt(const Recipe& recipe, uint64_t step) {
+  const std::string* found = &recipe.data.train;
+  for (const Stage& stage : recipe.schedule.stages) {
+    if (stage.from_step > step) break;
+    if (!stage.train.empty()) found = &stage.train;
+  }
+  return *found;
+}
 
 Result<Recipe> ParseRecipe(std::string_view text, std::string_view file) {
   if (auto error = CheckIsAscii(text, file)) return *std::move(error);

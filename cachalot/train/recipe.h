@@ -61,6 +61,9 @@ struct Recipe {
   EvaluationOptions evaluation;
 };
 
+// The folder of token shards that `step` reads: of its stage, or what that stage goes on with.
+const std::string& TrainDataAt(const Recipe& recipe, uint64_t step);
+
 // Parses TOML text; `file` starts every message. Strict: an unknown table or key is refused by name
 // and line with what is known there, a value by what it is and what was expected. [model] holds
 // config.json's fields; architecture constants may be left out. kInvalidArgument.

@@ -136,6 +136,17 @@ Schedule TestSchedule() {
                      {60, 400, AttentionMode::kSparse}}};
 }
 
+TEST(Schedule, StagesGoOnWithTheDataOfTheOneBefore) {
+  Recipe recipe;
+  recipe.data.train = "first";
+  recipe.schedule = TestSchedule();
+  recipe.schedule.stages[1].train = "second";
+  EXPECT_EQ(TrainDataAt(recipe, 0), "first");
+  EXPECT_EQ(TrainDataAt(recipe, 49), "first");
+  EXPECT_EQ(TrainDataAt(recipe, 50), "second");
+  EXPECT_EQ(TrainDataAt(recipe, 99), "second");
+}
+
 TEST(Schedule, LearningRate) {
   const Schedule s = TestSchedule();
   EXPECT_DOUBLE_EQ(LearningRate(s, 0), 0.1);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct Stage {
   uint64_t from_step = 0;
   uint32_t sequence_length = 512;
   AttentionMode attention = AttentionMode::kDense;
+  // Folder of token shards that the stage begins to read; empty: those of the stage before go on,
+  // in the first stage DataOptions::train.
+  std::string train;
 };
 
 struct Schedule {

@@ -16,6 +16,7 @@
 #include "cachalot/train/export.h"
 #include "cachalot/train/network.h"
 #include "cachalot/train/optimizer.h"
+#include "cachalot/train/optimizer_shares.h"
 #include "cachalot/train/packed_reader.h"
 #include "cachalot/train/run_state.h"
 #include "cachalot/train/weight_format.h"
@@ -95,6 +96,8 @@ class Trainer::Impl {
     return recipe_.precision.qat && step >= recipe_.precision.qat_from_step;
   }
   Status OpenData();
+  Status OpenTrainData(const std::string& dir);
+  PackedReader ReaderAt(uint64_t step) const;
   Status OpenMetrics();
   Status Resume();
   Status Restore(const std::string& checkpoint);
@@ -111,6 +114,8 @@ class Trainer::Impl {
                 std::vector<double>& slot_losses);
   void SumOverRanks(std::vector<double>& slot_losses, LossSums& all);
   std::vector<uint8_t> Frozen(AttentionMode mode) const;
+  void TakeOptimizerStep(float lr, AttentionMode mode);
+  void GatherMoments();
   std::vector<double> MoveRouterBiases();
   Status Finish(StepMetrics& metrics);
   Result<std::optional<double>> EvaluateHere();
@@ -122,13 +127,15 @@ class Trainer::Impl {
   std::unique_ptr<comm::Communicator> alone_;
   // Sums of finished subtrees of micro-batches, one of each level at a time.
   std::vector<std::vector<AlignedBuffer<float>>> subtrees_;
-  std::shared_ptr<const Dataset> train_, validation_;
-  std::unique_ptr<PackedReader> reader_;
+  std::map<std::string, std::shared_ptr<const Dataset>> train_;  // by folder
+  std::shared_ptr<const Dataset> validation_;
+  std::optional<PackedReader> reader_;
   ParameterSet masters_;
   // What the network computes on: the masters' values, or what their export format makes of them.
   // Gradients are its own and move to the masters for the optimizer (straight-through estimate).
   ParameterSet working_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::vector<uint32_t> owners_;  // the rank that takes each parameter's optimizer step
   std::unique_ptr<Network<float>> network_;
   std::optional<MetricsWriter> metrics_;
   std::vector<std::vector<uint64_t>> expert_load_;
@@ -144,23 +151,42 @@ class Trainer::Impl {
 };
 
 Status Trainer::Impl::OpenData() {
-  CACHALOT_TRY(train_, Dataset::Open(recipe_.data.train));
   if (!recipe_.data.validation.empty()) {
     CACHALOT_TRY(validation_, Dataset::Open(recipe_.data.validation));
-    if (validation_->tokenizer_checksum() != train_->tokenizer_checksum()) {
-      return Error{ErrorCode::kInvalidArgument,
-                   StrCat(recipe_.data.validation, ": comes from another tokenizer than ",
-                          recipe_.data.train, "; build both with the same one")};
-    }
   }
-  if (train_->vocab_size() > recipe_.model.vocab_size) {
-    return Error{ErrorCode::kInvalidArgument,
-                 StrCat(recipe_.data.train, ": has a vocabulary of ", train_->vocab_size(),
-                        ", the recipe's model of ", recipe_.model.vocab_size,
-                        "; set [model].vocab_size or train another tokenizer")};
+  CACHALOT_RETURN_IF_ERROR(OpenTrainData(recipe_.data.train));
+  for (const Stage& stage : schedule().stages) {
+    if (!stage.train.empty()) CACHALOT_RETURN_IF_ERROR(OpenTrainData(stage.train));
   }
-  reader_ = std::make_unique<PackedReader>(train_, recipe_.seed);
+  reader_ = ReaderAt(0);
   return {};
+}
+
+// Also of later stages: what is wrong with them shows now, not after hours.
+Status Trainer::Impl::OpenTrainData(const std::string& dir) {
+  CACHALOT_TRY(const std::shared_ptr<const Dataset> data, Dataset::Open(dir));
+  if (data->vocab_size() > recipe_.model.vocab_size) {
+    return Error{
+        ErrorCode::kInvalidArgument,
+        StrCat(dir, ": has a vocabulary of ", data->vocab_size(), ", the recipe's model of ",
+               recipe_.model.vocab_size, "; set [model].vocab_size or train another tokenizer")};
+  }
+  train_[dir] = data;
+  const auto differs = [&](const Dataset& other) {
+    return other.tokenizer_checksum() != data->tokenizer_checksum();
+  };
+  const std::string* other = nullptr;
+  if (validation_ != nullptr && differs(*validation_)) other = &recipe_.data.validation;
+  for (const auto& [folder, opened] : train_) {
+    if (differs(*opened)) other = &folder;
+  }
+  if (other == nullptr) return {};
+  return Error{ErrorCode::kInvalidArgument, StrCat(*other, ": comes from another tokenizer than ",
+                                                   dir, "; build both with the same one")};
+}
+
+PackedReader Trainer::Impl::ReaderAt(uint64_t step) const {
+  return PackedReader(train_.find(TrainDataAt(recipe_, step))->second, recipe_.seed);
 }
 
 Status Trainer::Impl::Open() {
@@ -179,6 +205,7 @@ Status Trainer::Impl::Open() {
                        recipe_.residual == ResidualMap::kUnconstrained);
   for (Parameter& p : masters_.parameters) p.grad = {};  // those of `working_` visit, see Step
   optimizer_ = std::make_unique<Optimizer>(recipe_.model, masters_, recipe_.optimizer);
+  owners_ = AssignOwners(StepCosts(masters_, *optimizer_), options_.comm->size());
   model::Config released = recipe_.model;
   released.quantized = true;
   released.expert_dtype = model::ExpertDtype::kFp4;
@@ -218,6 +245,8 @@ Status Trainer::Impl::Restore(const std::string& checkpoint) {
         ErrorCode::kInvalidArgument,
         StrCat(checkpoint, ": was made with another recipe; take that one, or another --out")};
   }
+  // The position is that of the last step taken; a new stage's data begin with the next one.
+  reader_ = ReaderAt(state.step == 0 ? 0 : state.step - 1);
   CACHALOT_RETURN_IF_ERROR(reader_->Seek(state.data));
   step_ = state.step;
   tokens_ = state.tokens;
@@ -260,6 +289,9 @@ std::vector<TrainBatch> Trainer::Impl::ReadBatch(uint64_t step, PackedReader& re
   const uint64_t micro = MicroBatchSequences(schedule(), step);
   const uint32_t length = StageAt(schedule(), step).sequence_length;
   std::vector<TrainBatch> batches((rows + micro - 1) / micro);
+  if (PackedReader begun = ReaderAt(step); begun.dataset() != reader.dataset()) {
+    reader = std::move(begun);
+  }
   PackedSequence row;
   for (uint64_t r = 0; r < rows; ++r) {
     reader.Next(length, row);
@@ -409,6 +441,32 @@ std::vector<uint8_t> Trainer::Impl::Frozen(AttentionMode mode) const {
   return frozen;
 }
 
+// Each rank moves the parameters it owns, then all get their values: the same bits as if each had
+// moved them all. Step counts go on everywhere, moments only with the owner. [report.md 6.4]
+void Trainer::Impl::TakeOptimizerStep(float lr, AttentionMode mode) {
+  comm::Communicator& comm = *options_.comm;
+  const std::vector<uint8_t> frozen = Frozen(mode);
+  std::vector<uint8_t> not_mine = frozen;
+  for (size_t i = 0; i < not_mine.size(); ++i) {
+    if (owners_[i] != comm.rank()) not_mine[i] = 1;
+  }
+  optimizer_->Step(masters_, lr, not_mine, ctx_);
+  for (size_t i = 0; i < frozen.size(); ++i) {
+    if (frozen[i] != 0) continue;
+    if (owners_[i] != comm.rank()) ++optimizer_->state()[i].steps;
+    comm.Broadcast(masters_.parameters[i].value.span(), owners_[i]);
+  }
+}
+
+// For a checkpoint, which any number of ranks can go on from.
+void Trainer::Impl::GatherMoments() {
+  for (size_t i = 0; i < owners_.size(); ++i) {
+    OptimizerState& state = optimizer_->state()[i];
+    options_.comm->Broadcast(state.first.span(), owners_[i]);
+    options_.comm->Broadcast(state.second.span(), owners_[i]);
+  }
+}
+
 // b_i rises where fewer tokens than the mean came, falls where more. [V4 4.2.2; V3 2.1.2]
 // Returns each layer's largest load over the mean.
 std::vector<double> Trainer::Impl::MoveRouterBiases() {
@@ -471,7 +529,7 @@ Result<StepMetrics> Trainer::Impl::Step() {
     ScaleGradients(masters_, static_cast<float>(double{recipe_.clip_norm} / norm), ctx_);
   }
   const double lr = LearningRate(schedule(), step_);
-  optimizer_->Step(masters_, static_cast<float>(lr), Frozen(mode), ctx_);
+  TakeOptimizerStep(static_cast<float>(lr), mode);
   m.learning_rate = lr;
   if (rolled_back_from_ > 0) m.rolled_back_from = rolled_back_from_ - 1;
   rolled_back_from_ = 0;
@@ -508,6 +566,7 @@ Status Trainer::Impl::Finish(StepMetrics& m) {
 
 Status Trainer::Impl::Save() {
   CACHALOT_CHECK(can_save());
+  GatherMoments();
   RunState state{.recipe = options_.recipe_text,
                  .step = step_,
                  .tokens = tokens_,

@@ -31,6 +31,7 @@ void WriteCounting(const std::string& dir, uint64_t seed, uint64_t samples) {
 struct Counting {
   Counting() {
     WriteCounting(dir / "train", 1, 60);
+    WriteCounting(dir / "later", 3, 60);
     WriteCounting(dir / "valid", 2, 6);
     recipe.name = "counting";
     recipe.model = SmallConfig();
@@ -46,7 +47,7 @@ struct Counting {
                        .batch_ramp_steps = 4,
                        .micro_batch_tokens = 96,
                        .stages = {{0, 48, AttentionMode::kDense},
-                                  {9, 96, AttentionMode::kIndexerWarmup},
+                                  {9, 96, AttentionMode::kIndexerWarmup, dir / "later"},
                                   {10, 96, AttentionMode::kSparse}}};
     recipe.precision.qat = true;
     recipe.precision.qat_from_step = 11;
