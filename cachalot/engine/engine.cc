@@ -115,6 +115,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const model::Weig
   impl->draft_tasks.reserve(options.max_sequences);
   impl->inputs.reserve(options.max_sequences);
   impl->running.reserve(options.max_sequences);
+  impl->failed.reserve(options.max_sequences);
   impl->events.reserve((2 + 2 * decode_rows) * size_t{options.max_sequences});
   impl->finished.reserve(options.max_sequences);
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
@@ -206,6 +207,9 @@ EngineStats Engine::stats() const {
   stats.restoring = static_cast<uint32_t>(
       std::ranges::count_if(impl_->running, [](const auto& task) { return !task->ready(); }));
   if (impl_->disk != nullptr) stats.disk = impl_->disk->stats();
+  if (const model::ExpertSource* source = impl_->weights->expert_source.get()) {
+    stats.experts = source->stats();
+  }
   return stats;
 }
 

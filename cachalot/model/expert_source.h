@@ -24,7 +24,7 @@ struct ReadyExpert {
   const ExpertWeights* weights = nullptr;  // null: it could not be read
 };
 
-// Since the source was made. Layers are the model's, then the MTP block.
+// Counted since the source was made. Layers are the model's, then the MTP block.
 struct ExpertStats {
   struct Layer {
     uint64_t wanted = 0;      // distinct experts, summed over steps
@@ -44,6 +44,10 @@ struct ExpertStats {
   uint64_t failures = 0;           // experts that could not be read
   double busy_seconds = 0;         // with a read in flight
   double queue_seconds = 0;        // integral of the reads in flight: / busy_seconds = mean depth
+
+  // What happened between `before` and this.
+  ExpertStats Since(const ExpertStats& before) const;
+  void Add(const ExpertStats& more);
 
   Layer Total() const {
     Layer total;
@@ -75,6 +79,8 @@ class ExpertSource {
   virtual void Prefetch(uint32_t layer, std::span<const WantedExpert> likely, double seconds) = 0;
   // Whether a guess about a layer could be of use: false when all fits, or nobody wants guesses.
   virtual bool wants_guesses() const = 0;
+  // Prompt tokens of a step that make reading and computing balance; 0: no wish.
+  virtual uint32_t prefill_chunk() const { return 0; }
   // Why the last expert that could not be read could not.
   virtual Error failure() const = 0;
 

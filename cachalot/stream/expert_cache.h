@@ -34,6 +34,7 @@ struct ExpertCacheOptions {
   double half_life = PolicyOptions{}.half_life;
   bool prefetch = true;
   bool record_trace = false;
+  uint32_t prefill_chunk = 0;  // what the plan made room for
   ReaderOptions reader;
 };
 
@@ -54,6 +55,7 @@ class ExpertCache final : public model::ExpertSource {
   void Prefetch(uint32_t layer, std::span<const model::WantedExpert> likely,
                 double seconds) override;
   bool wants_guesses() const override { return prefetch_; }
+  uint32_t prefill_chunk() const override { return prefill_chunk_; }
   Error failure() const override;
   model::ExpertStats stats() const override;
 
@@ -100,6 +102,7 @@ class ExpertCache final : public model::ExpertSource {
   uint32_t num_experts_;
   bool prefetch_;
   bool record_trace_;
+  uint32_t prefill_chunk_;
   uint64_t slot_bytes_;
   PageMemory memory_;
   PolicyOptions policy_options_;

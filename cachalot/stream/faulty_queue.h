@@ -33,7 +33,7 @@ class FaultyQueue final : public io::ReadQueue {
       return queue_->Submit(fd, offset, buffer, tag);
     }
     std::memset(buffer.data(), 0xA5, buffer.size());
-    done_.push_back({.tag = tag, .bytes = fate.cut ? 512 : -int64_t{fate.error}});
+    done_.push_back({.tag = tag, .bytes = fate.cut ? 8 : -int64_t{fate.error}});
     return {};
   }
 

@@ -2,6 +2,7 @@
 #include "cachalot/stream/piece_reader.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <map>
 #include <string>
@@ -46,8 +47,8 @@ class PieceReaderTest : public ::testing::Test {
 
   const FatePlan fine_ = [](uint64_t, uint64_t) { return ReadFate{}; };
   // A batch of two runs, the second to the end of the file.
-  const std::vector<Run> runs_ = {{0, kPage, 8 * kPage + 5, 0},
-                                  {0, 38 * kPage, 40 * kPage + 77, 8 * kPage}};
+  const std::vector<stream::Run> runs_ = {{0, kPage, 8 * kPage + 5, 0},
+                                          {0, 38 * kPage, 40 * kPage + 77, 8 * kPage}};
   TempDir dir_;
   std::string bytes_;
   PageMemory memory_;
@@ -98,13 +99,15 @@ TEST_F(PieceReaderTest, SaysWhatCouldNotBeRead) {
 }
 
 TEST_F(PieceReaderTest, AMirrorTakesOver) {
-  PieceReader reader(Files(true), 1, Options([n = uint64_t{0}](uint64_t, uint64_t) mutable {
-                       return ReadFate{.error = n++ % 2 == 0 ? EIO : 0};
-                     }));
+  auto files = Files(/*mirror=*/true);
+  ASSERT_EQ(truncate((dir_ / "a").c_str(), 3 * kPage), 0);
+  PieceReader reader(std::move(files), 1, Options(fine_));
   reader.Start(0, runs_, memory_.data(), PieceReader::Urgency::kDemand);
   const auto finished = reader.Poll(true);
   ASSERT_TRUE(finished && !finished->error);
   EXPECT_TRUE(Holds(0, kPage, 8 * kPage + 5));
+  EXPECT_TRUE(Holds(8 * kPage, 38 * kPage, 40 * kPage + 77));
+  EXPECT_GT(reader.stats().retries, 0u);
 }
 
 TEST_F(PieceReaderTest, GuessesReadNoMoreThanTheyMay) {

@@ -168,9 +168,9 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(StreamCase{"/tests/golden/tiny-flash", model::Numerics::kFast, true},
                       StreamCase{"/tests/golden/tiny-flash", model::Numerics::kOfficial, false},
                       StreamCase{"/models/mini", model::Numerics::kFast, false}),
-    [](const auto& info) {
-      return std::string(info.param.model).substr(info.param.model[1] == 't' ? 14 : 8, 4) +
-             std::string(model::NumericsName(info.param.numerics));
+    [](const auto& test) {
+      return std::string(test.param.model).substr(test.param.model[1] == 't' ? 14 : 8, 4) +
+             std::string(model::NumericsName(test.param.numerics));
     });
 
 }  // namespace
