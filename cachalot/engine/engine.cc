@@ -230,7 +230,10 @@ Task* Engine::Impl::FindTask(RequestId id) {
 
 Status Engine::Impl::CheckFiles() {
   const auto now = Clock::now();
-  if (weights->storage == nullptr || now < next_file_check) return {};
+  // Streamed weights are not touched through the map: a file that shrank is a read that fails, and
+  // ends who needed it.
+  const bool mapped = weights->storage != nullptr && weights->expert_source == nullptr;
+  if (!mapped || now < next_file_check) return {};
   CACHALOT_RETURN_IF_ERROR(weights->storage->CheckUnchanged());
   next_file_check = now + kFileCheckInterval;  // only now: after a failure every step looks again
   return {};
