@@ -9,11 +9,11 @@
 
 namespace cachalot::stream {
 
-// Zero pages, taken from the system when first touched. Movable; unmapped on destruction.
+// Zero pages, all of them there from the start. Movable; unmapped on destruction.
 class PageMemory {
  public:
   PageMemory() = default;
-  // kResourceExhausted where the address space or the system's commit limit does not allow it.
+  // kResourceExhausted where the address space or the system does not have it.
   static Result<PageMemory> Allocate(uint64_t bytes);
   PageMemory(PageMemory&& other) noexcept;
   PageMemory& operator=(PageMemory&& other) noexcept;
@@ -23,6 +23,8 @@ class PageMemory {
   uint64_t size() const { return size_; }
 
  private:
+  Status Populate();
+
   uint8_t* data_ = nullptr;
   uint64_t size_ = 0;
   uint8_t* base_ = nullptr;
