@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <map>
 
 #include "cachalot/base/temp_dir.h"
@@ -117,6 +118,33 @@ TEST_F(StreamingEngine, AFaultEndsRequestsAndNotTheEngine) {
   EXPECT_TRUE(well.errors.empty());
   for (auto& [id, tokens] : well.tokens) got.push_back(tokens);
   EXPECT_EQ(want, got);
+}
+
+TEST_F(StreamingEngine, AMirrorMustHoldTheSameFiles) {
+  namespace fs = std::filesystem;
+  const TempDir dir;
+  const std::string source = std::string(CACHALOT_SOURCE_DIR) + "/models/mini";
+  for (const char* name : {"a", "b"}) fs::copy(source, dir / name, fs::copy_options::recursive);
+  const auto mapped = LoadOrFail(dir / "a");
+  stream::StreamOptions options{.mirror_dir = dir / "b"};
+  options.cache.num_slots = slots_;
+  {
+    const auto mirrored = stream::StreamWeights(*mapped, options);
+    ASSERT_TRUE(mirrored.ok()) << mirrored.error().message;
+    // The first copy loses its end: everything comes from the second.
+    const fs::path shard = mapped->storage->shard_path(0);
+    fs::resize_file(shard, fs::file_size(shard) / 2);
+    const auto engine = NewEngine(*mirrored);
+    const auto resident = NewEngine(mapped_);
+    ASSERT_TRUE(engine->Submit(NewRequest(1)).ok());
+    ASSERT_TRUE(resident->Submit(NewRequest(1)).ok());
+    EXPECT_EQ(RunAll(*engine).tokens, RunAll(*resident).tokens);
+    EXPECT_GT(engine->stats().experts->retries, 0u);
+  }
+  const auto refused = stream::StreamWeights(*mapped, options);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(refused.error().message.find("--weights-mirror"), std::string::npos);
 }
 
 TEST_F(StreamingEngine, ExperienceIsKept) {
