@@ -26,7 +26,7 @@ LIBRARIES = {
     "openssl/": {"http"},
     "toml++/": {"train"},
     "xxhash.h": {"io"},
-    "liburing.h": {"diskcache"},
+    "liburing.h": {"io"},
     "sqlite3.h": {"diskcache"},
     "histedit.h": {"cli"},
     "editline/": {"cli"},

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <set>
 
+#include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/checkpoint/header_json.h"
 #include "cachalot/io/checksum.h"
@@ -68,6 +69,21 @@ Result<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& di
 Status Checkpoint::Preload(const io::ByteProgress& progress) const {
   for (const io::MappedFile& shard : shards_) CACHALOT_RETURN_IF_ERROR(shard.Preload(progress));
   return {};
+}
+
+Checkpoint::Place Checkpoint::Locate(const uint8_t* data) const {
+  for (uint32_t i = 0; i < shards_.size(); ++i) {
+    const uint8_t* begin = shards_[i].data();
+    if (data >= begin && data < begin + shards_[i].size()) {
+      return {.shard = i, .offset = static_cast<uint64_t>(data - begin)};
+    }
+  }
+  CACHALOT_CHECK(false);  // not a pointer into a shard
+  return {};
+}
+
+void Checkpoint::DropPages() const {
+  for (const io::MappedFile& shard : shards_) shard.DropPages();
 }
 
 Status Checkpoint::Lock() const {

@@ -62,6 +62,16 @@ class Checkpoint {
   // evenly spread pages of each shard. Not of all bytes: that would read the whole checkpoint; an
   // edit between the pages shows in the time. Cost: 64 pages a shard.
   std::string Fingerprint() const;
+  // Where bytes that a tensor's `data` points at are in the files.
+  struct Place {
+    uint32_t shard = 0;
+    uint64_t offset = 0;
+  };
+  Place Locate(const uint8_t* data) const;
+  size_t num_shards() const { return shards_.size(); }
+  const std::string& shard_path(uint32_t shard) const { return shards_[shard].path(); }
+  // Gives the pages of the maps back: they are read again if they are touched again.
+  void DropPages() const;
   // MappedFile's, shard after shard.
   Status Preload(const io::ByteProgress& progress) const;
   Status Lock() const;

@@ -132,7 +132,7 @@ std::string BenchTable(const Bench& bench, const eval::BenchOptions& options,
                      model::NumericsName(options.numerics), kernels::TargetName(options.target),
                      options.num_threads, options.runs, run.commit) +
          Machine(bench, run) + Prefill(bench) + Decode(bench) + Operations(bench) +
-         Memory(bench, run);
+         ExpertTable(bench) + Memory(bench, run);
 }
 
 }  // namespace cachalot::cli

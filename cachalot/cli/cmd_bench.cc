@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // cachalot bench: prefill and decode speed beside what the machine can do.
+#include <algorithm>
 #include <chrono>
 #include <ctime>
-#include <filesystem>
 
 #include "cachalot/base/strings.h"
 #include "cachalot/cli/bench_table.h"
 #include "cachalot/cli/command.h"
 #include "cachalot/cli/engine_flags.h"
 #include "cachalot/cli/progress.h"
+#include "cachalot/cli/stream_plan.h"
 #include "cachalot/eval/bench_report.h"
 #include "cachalot/eval/bench_stats.h"
-#include "cachalot/io/direct_read.h"
+#include "cachalot/eval/memory_sweep.h"
 #include "cachalot/io/mapped_file.h"
+#include "cachalot/stream/load.h"
+#include "cachalot/stream/trace.h"
 #include "cachalot/threading/topology.h"
 #include CACHALOT_COMMIT_HEADER
 
@@ -52,22 +55,22 @@ Result<eval::BenchOptions> ToOptions(const BenchFlags& flags) {
   return options;
 }
 
-// The largest file of the model; a small one says nothing about the disk.
-double MeasureDisk(const std::string& dir) {
-  constexpr uintmax_t kLeastBytes = uintmax_t{64} << 20;
-  std::string largest;
-  uintmax_t most = kLeastBytes;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(dir, ignored)) {
-    const uintmax_t size = entry.is_regular_file(ignored) ? entry.file_size(ignored) : 0;
-    if (size > most) {
-      most = size;
-      largest = entry.path().string();
-    }
+// How other policies, and the best possible one, would have done on what this run asked for.
+std::string ReplayText(const model::Weights& weights) {
+  stream::ExpertCache* cache = stream::CacheOf(weights);
+  if (cache == nullptr || cache->trace().size() == 0) return "";
+  const size_t slots = cache->stats().num_slots;
+  stream::PolicyOptions policy = cache->policy_options();
+  const size_t warm = cache->trace().size() / 4;
+  std::string text = fmt::format("replayed with {} slots, after the first quarter: hits", slots);
+  for (const auto kind : {stream::PolicyKind::kLru, stream::PolicyKind::kLfu}) {
+    policy.kind = kind;
+    text += fmt::format(" {} {:.1f} %,", stream::PolicyName(kind),
+                        100 * stream::ReplayHitRate(cache->trace(), slots, policy, warm));
   }
-  if (largest.empty()) return 0;
-  const auto speed = io::MeasureDirectReads(largest, {});
-  return speed.ok() ? speed->bytes_per_s : 0.0;  // "not measured": no direct reads here
+  return text +
+         fmt::format(" Belady {:.1f} %\n",
+                     100 * stream::BeladyHitRate(cache->trace(), slots, policy.num_experts, warm));
 }
 
 std::string UtcNow() {
@@ -79,30 +82,77 @@ std::string UtcNow() {
   return {text, length};
 }
 
-Status Bench(const BenchFlags& flags) {
-  CACHALOT_TRY(const eval::BenchOptions options, ToOptions(flags));
-  eval::BenchRun run{.commit = CACHALOT_COMMIT,
-                     .command = flags.command,
-                     .date = UtcNow(),
-                     .machine = eval::ReadMachineInfo()};
-  CACHALOT_TRY(run.model, ResolveModel(flags.engine.model));
-  run.disk_bytes_per_s = MeasureDisk(run.model);
-  const LoadUse use{
-      .sequences = options.batches.back(), .kv_bytes = 0, .context = options.contexts.front()};
+// Loads and measures under the flags' memory. `options` gets the chunk that the weights want.
+Result<eval::Bench> Measure(const EngineFlags& flags, eval::BenchOptions& options,
+                            eval::BenchRun& run, std::string& replay) {
+  const LoadUse use{.sequences = options.batches.back(),
+                    .kv_bytes = 0,
+                    .context = options.contexts.front(),
+                    .other_bytes = options.limit_buffer_bytes};
   const auto begin = std::chrono::steady_clock::now();
-  CACHALOT_TRY(const auto weights, LoadModelWeights(flags.engine, run.model, use));
+  CACHALOT_TRY(const auto weights, LoadModelWeights(flags, run.model, use));
   run.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-
-  InstallInterruptHandler();
+  if (flags.chunk == 0 && weights->expert_source != nullptr) {
+    options.chunk = weights->expert_source->prefill_chunk();
+  }
   ProgressBar bar("measuring", "steps");
-  CACHALOT_TRY(const eval::Bench bench,
+  CACHALOT_TRY(eval::Bench bench,
                eval::RunBench(weights, options, [&](uint64_t done, uint64_t total) {
                  bar.Update(done, total);
                  return !InterruptRequested();
                }));
   bar.Clear();
+  replay = ReplayText(*weights);
+  CACHALOT_RETURN_IF_ERROR(SaveExperience(flags, *weights));
+  return bench;
+}
+
+// One budget after the other, in ascending order, so that a peak is the budget's own.
+Status Sweep(const BenchFlags& flags, std::vector<uint64_t> budgets, eval::BenchOptions options,
+             eval::BenchRun run) {
+  std::ranges::sort(budgets);
+  std::vector<eval::MemoryPoint> points;
+  Json json = Json::array();
+  std::string replays;
+  for (const uint64_t budget : budgets) {
+    EngineFlags engine = flags.engine;
+    engine.memory = StrCat(budget);
+    engine.record_experts = true;
+    std::string replay;
+    CACHALOT_TRY(eval::Bench bench, Measure(engine, options, run, replay));
+    replays += replay;
+    json.push_back(eval::BenchJson(bench, options, run));
+    json.back()["memory_bytes"] = budget;
+    points.push_back({budget, bench.memory.peak_bytes, std::move(bench)});
+  }
+  fmt::print("{}\n",
+             flags.json ? json.dump(1) : MemoryTable(points, run.disk_bytes_per_s) + replays);
+  if (!flags.out.empty()) {
+    CACHALOT_RETURN_IF_ERROR(io::WriteFileAtomic(flags.out, json.dump(1) + "\n"));
+  }
+  if (flags.chart.empty()) return {};
+  return io::WriteFileAtomic(flags.chart, eval::MemoryChart(points, run));
+}
+
+Status Bench(const BenchFlags& flags) {
+  CACHALOT_TRY(eval::BenchOptions options, ToOptions(flags));
+  eval::BenchRun run{.commit = CACHALOT_COMMIT,
+                     .command = flags.command,
+                     .date = UtcNow(),
+                     .machine = eval::ReadMachineInfo()};
+  CACHALOT_TRY(run.model, ResolveModel(flags.engine.model));
+  run.disk_bytes_per_s = MeasureDisk(run.model, 1.0);
+  InstallInterruptHandler();
+  EngineFlags engine = flags.engine;
+  if (!engine.memory.empty()) {
+    CACHALOT_TRY(std::vector<uint64_t> budgets, ParseMemoryList(engine.memory));
+    if (budgets.size() > 1) return Sweep(flags, std::move(budgets), options, run);
+    engine.record_experts = true;
+  }
+  std::string replay;
+  CACHALOT_TRY(const eval::Bench bench, Measure(engine, options, run, replay));
   const std::string json = eval::BenchJson(bench, options, run).dump(1);
-  fmt::print("{}\n", flags.json ? json : BenchTable(bench, options, run));
+  fmt::print("{}\n", flags.json ? json : BenchTable(bench, options, run) + replay);
   if (!flags.out.empty()) CACHALOT_RETURN_IF_ERROR(io::WriteFileAtomic(flags.out, json + "\n"));
   if (flags.chart.empty()) return {};
   return io::WriteFileAtomic(flags.chart, eval::BenchChart(bench, run));
@@ -132,6 +182,7 @@ void AddBenchFlags(CLI::App& command, BenchFlags& flags) {
               "cachalot bench\n"
               "cachalot bench -m /tmp/flash6 --threads 2 --batch 1,8,32 --out new.json\n"
               "cachalot bench -m /tmp/flash6 --contexts 8k,128k,1M --fill --chart depth.svg\n"
+              "cachalot bench -m /tmp/flash6 --memory 4G,6G,8G --contexts 512 --chart memory.svg\n"
               "bench/compare old.json new.json");
 }
 

@@ -354,10 +354,11 @@ Status RunChat(const ChatFlags& flags) {
   CACHALOT_TRY(TextModel model, OpenTextModel(flags.engine));
   CACHALOT_TRY(const auto params, flags.sampling.Params(model.weights->config.vocab_size));
   static_cast<void>(params);  // checked once here, so that a bad flag is no error in mid-talk
-  engine::EngineOptions options = flags.engine.ToEngineOptions();
+  engine::EngineOptions options = flags.engine.ToEngineOptions(*model.weights);
   CACHALOT_TRY(options.disk, flags.cache.Open({}));
   CACHALOT_TRY(auto engine, engine::Engine::Create(model.weights, options));
   options.disk.store.reset();  // the engine's now: what is queued is written when it ends
+  const auto weights = model.weights;
   Chat chat(flags, std::move(model), std::move(engine));
   if (flags.cache.wanted()) {
     CACHALOT_TRY(const std::string dir, flags.cache.Directory());
@@ -365,7 +366,9 @@ Status RunChat(const ChatFlags& flags) {
     if (flags.resume) CACHALOT_RETURN_IF_ERROR(chat.Resume(path));
     chat.KeepAt(path);
   }
-  return chat.Loop();
+  const Status talked = chat.Loop();
+  CACHALOT_RETURN_IF_ERROR(SaveExperience(flags.engine, *weights));
+  return talked;
 }
 
 }  // namespace

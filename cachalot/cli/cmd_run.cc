@@ -116,7 +116,7 @@ Status RunOnce(const RunFlags& flags) {
   CACHALOT_TRY(const TextModel model, OpenTextModel(flags.engine));
   CACHALOT_TRY(const Prompt prompt, ReadPrompt(flags));
   CACHALOT_TRY(engine::Request request, MakeRequest(flags, model, prompt.text));
-  engine::EngineOptions options = flags.engine.ToEngineOptions();
+  engine::EngineOptions options = flags.engine.ToEngineOptions(*model.weights);
   CACHALOT_TRY(options.disk, flags.cache.Open({}));
   if (flags.cache.wanted()) request.cache = kvcache::CacheScope{};
   CACHALOT_TRY(const auto engine, engine::Engine::Create(model.weights, options));
@@ -145,6 +145,7 @@ Status RunOnce(const RunFlags& flags) {
     fmt::print(stderr, "[{}; seed {}]\n", FormatStats(generation, engine->max_context()),
                sampling.seed);
   }
+  CACHALOT_RETURN_IF_ERROR(SaveExperience(flags.engine, *model.weights));
   if (generation.finish != engine::FinishReason::kCancelled) return {};
   return Error{ErrorCode::kCancelled,
                StrCat("stopped after ", generation.tokens.size(), " tokens")};

@@ -114,7 +114,7 @@ Status Serve(ServeFlags flags) {
   flags.http.keep_alive_interval = std::chrono::seconds(flags.ping_seconds);
   CACHALOT_TRY(TextModel model, OpenTextModel(flags.engine, {.sequences = flags.parallel,
                                                              .kv_bytes = flags.kv_memory}));
-  engine::EngineOptions engine_options = flags.engine.ToEngineOptions();
+  engine::EngineOptions engine_options = flags.engine.ToEngineOptions(*model.weights);
   engine_options.max_sequences = flags.parallel;
   engine_options.kv_memory_bytes = flags.kv_memory;
   engine_options.prefill_slack = flags.prefill_slack;
@@ -142,7 +142,7 @@ Status Serve(ServeFlags flags) {
   int signal = 0;
   sigwait(&signals, &signal);
   ShutDown(flags, service, *server);
-  return {};
+  return SaveExperience(flags.engine, *model.weights);
 }
 
 void AddHttpFlags(CLI::App& command, ServeFlags& flags) {

@@ -62,13 +62,17 @@ std::optional<kernels::Target> EngineFlags::target_value() const {
   return target.empty() ? std::nullopt : kernels::TargetFromName(target);
 }
 
-engine::EngineOptions EngineFlags::ToEngineOptions() const {
+engine::EngineOptions EngineFlags::ToEngineOptions(const model::Weights& weights) const {
   engine::EngineOptions options;
   options.numerics = numerics_value();
   options.target = target_value();
   options.num_threads = threads;
   options.max_context = max_context;
-  if (chunk > 0) options.prefill_chunk = chunk;
+  if (chunk > 0) {
+    options.prefill_chunk = chunk;
+  } else if (weights.expert_source != nullptr && weights.expert_source->prefill_chunk() > 0) {
+    options.prefill_chunk = weights.expert_source->prefill_chunk();
+  }
   if (speculate == "on") options.speculation = engine::Speculation::kOn;
   if (speculate == "off") options.speculation = engine::Speculation::kOff;
   return options;
@@ -81,6 +85,31 @@ eval::RunnerOptions EngineFlags::ToRunnerOptions(uint32_t max_tokens) const {
           .chunk = chunk,
           .max_tokens = max_tokens};
 }
+
+namespace {
+
+void AddStreamFlags(CLI::App& command, EngineFlags& flags) {
+  const auto add = [&command](const char* name, std::string& value, const char* help) {
+    return command.add_option(name, value, help)->group("Memory");
+  };
+  add("--memory", flags.memory,
+      "Memory of the process, as in 24G: experts that do not fit are read from disk as needed "
+      "(default: all there is, less a reserve, if the model does not fit)")
+      ->excludes("--mmap")
+      ->excludes("--huge-pages");
+  add("--expert-policy", flags.expert_policy, "Which experts stay: lru, lfu or cost")
+      ->check(CLI::IsMember({"lru", "lfu", "cost"}))
+      ->capture_default_str();
+  add("--expert-profile", flags.expert_profile,
+      "Remember in FILE which experts are used, start with those");
+  add("--expert-prefetch", flags.expert_prefetch, "Read experts ahead that are likely needed")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
+  add("--weights-mirror", flags.weights_mirror,
+      "A copy of the model's folder on a second drive, to read from both");
+}
+
+}  // namespace
 
 void AddEngineFlags(CLI::App& command, EngineFlags& flags, bool with_context) {
   AddModelOption(command, flags.model);
@@ -111,6 +140,7 @@ void AddEngineFlags(CLI::App& command, EngineFlags& flags, bool with_context) {
   command.add_flag("--preload", flags.preload, "Read all weights before starting")->group("Engine");
   command.add_flag("--lock", flags.lock, "Keep the weights in memory (needs `ulimit -l`)")
       ->group("Engine");
+  AddStreamFlags(command, flags);
   if (!with_context) return;
   command
       .add_option("--max-context", flags.max_context,

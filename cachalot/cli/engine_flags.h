@@ -30,10 +30,17 @@ struct EngineFlags {
   bool huge_pages = false;
   bool preload = false;
   bool lock = false;
+  std::string memory;  // of the process: the experts that do not fit are streamed
+  std::string expert_policy = "lfu";
+  std::string expert_profile;
+  std::string expert_prefetch = "on";
+  std::string weights_mirror;
+  bool record_experts = false;  // not a flag: a trace of what steps ask for
 
   model::Numerics numerics_value() const;  // pre: parsed by CLI11, so one of the names
   std::optional<kernels::Target> target_value() const;
-  engine::EngineOptions ToEngineOptions() const;
+  // The chunk follows the weights where no flag says it: streamed ones want large ones.
+  engine::EngineOptions ToEngineOptions(const model::Weights& weights) const;
   eval::RunnerOptions ToRunnerOptions(uint32_t max_tokens) const;
 };
 // `with_context` adds --max-context and --speculate. Bad values are usage errors (exit code 2).
@@ -42,14 +49,21 @@ void AddEngineFlags(CLI::App& command, EngineFlags& flags, bool with_context);
 // What runs on the weights, for the plan of a long load.
 struct LoadUse {
   uint32_t sequences = 1;
-  uint64_t kv_bytes = 0;  // 0: as many full contexts as sequences
-  uint32_t context = 0;   // 0: --max-context or its default
+  uint64_t kv_bytes = 0;     // 0: as many full contexts as sequences
+  uint32_t context = 0;      // 0: --max-context or its default
+  uint64_t other_bytes = 0;  // that the command will take besides
 };
+// Writes --expert-profile, if there is one and experts were streamed. At the end of a command.
+Status SaveExperience(const EngineFlags& flags, const model::Weights& weights);
 // Restricts the process to --cpu-list, then loads `dir` as the flags say, with a progress bar. Says
 // on standard error beforehand what will fit, if the load will take long or something does not fit.
 Result<std::shared_ptr<const model::Weights>> LoadModelWeights(const EngineFlags& flags,
                                                                const std::string& dir,
                                                                const LoadUse& use);
+
+// Bytes a second of direct reads from the largest file of the model; 0 where they were not
+// measured.
+double MeasureDisk(const std::string& dir, double seconds);
 
 // Sampling, maximum length and stop strings: everything about one completion.
 struct SamplingFlags {

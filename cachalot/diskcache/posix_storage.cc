@@ -2,19 +2,17 @@
 // A directory: buffered writes, synced and then dropped from the page cache, where the weights
 // live; reads past it, with io_uring.
 #include <fcntl.h>
-#include <liburing.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
-#include <deque>
 #include <filesystem>
 
-#include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/diskcache/storage.h"
+#include "cachalot/io/read_queue.h"
 
 namespace cachalot::diskcache {
 namespace {
@@ -81,81 +79,17 @@ class PosixFile final : public StorageFile {
   int write_fd_, read_fd_;
 };
 
-class UringQueue final : public ReadQueue {
+class DirectQueue final : public ReadQueue {
  public:
-  static std::unique_ptr<UringQueue> Create(uint32_t depth) {
-    auto queue = std::unique_ptr<UringQueue>(new UringQueue());
-    if (io_uring_queue_init(depth, &queue->ring_, 0) != 0) return nullptr;
-    queue->open_ = true;
-    return queue;
-  }
-
-  ~UringQueue() override {
-    while (in_flight_ > 0) {
-      if (!Next(true).ok()) break;
-    }
-    if (open_) io_uring_queue_exit(&ring_);
-  }
-
+  explicit DirectQueue(uint32_t depth) : queue_(io::NewReadQueue(depth)) {}
   Status Submit(StorageFile& file, uint64_t offset, std::span<uint8_t> buffer,
                 uint64_t tag) override {
-    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-    CACHALOT_CHECK(sqe != nullptr);  // more than `depth` in flight
-    io_uring_prep_read(sqe, static_cast<PosixFile&>(file).read_fd(), buffer.data(),
-                       static_cast<unsigned>(buffer.size()), offset);
-    sqe->user_data = tag;
-    const int submitted = io_uring_submit(&ring_);
-    if (submitted < 0) return SystemError("io_uring", "submit a read", -submitted);
-    ++in_flight_;
-    return {};
+    return queue_->Submit(static_cast<PosixFile&>(file).read_fd(), offset, buffer, tag);
   }
-
-  Result<Done> Next(bool wait) override {
-    io_uring_cqe* cqe = nullptr;
-    int error = 0;
-    do {
-      error = wait ? io_uring_wait_cqe(&ring_, &cqe) : io_uring_peek_cqe(&ring_, &cqe);
-    } while (error == -EINTR);
-    if (error == -EAGAIN && !wait) return Done{.tag = kNothing};
-    if (error != 0) return SystemError("io_uring", "wait for a read", -error);
-    const Done done{.tag = cqe->user_data, .bytes = cqe->res};
-    io_uring_cqe_seen(&ring_, cqe);
-    --in_flight_;
-    return done;
-  }
+  Result<Done> Next(bool wait) override { return queue_->Next(wait); }
 
  private:
-  UringQueue() = default;
-  io_uring ring_{};
-  bool open_ = false;
-  uint32_t in_flight_ = 0;
-};
-
-// Where io_uring is forbidden (containers, old kernels): one read after the other.
-class PreadQueue final : public ReadQueue {
- public:
-  Status Submit(StorageFile& file, uint64_t offset, std::span<uint8_t> buffer,
-                uint64_t tag) override {
-    ssize_t n = 0;
-    do {
-      n = pread(static_cast<PosixFile&>(file).read_fd(), buffer.data(), buffer.size(),
-                static_cast<off_t>(offset));
-    } while (n < 0 && errno == EINTR);
-    done_.push_back({.tag = tag, .bytes = n < 0 ? -int64_t{errno} : n});
-    return {};
-  }
-  Result<Done> Next(bool wait) override {
-    if (done_.empty()) {
-      CACHALOT_CHECK(!wait);
-      return Done{.tag = kNothing};
-    }
-    const Done done = done_.front();
-    done_.pop_front();
-    return done;
-  }
-
- private:
-  std::deque<Done> done_;
+  std::unique_ptr<io::ReadQueue> queue_;
 };
 
 class Directory final : public Storage {
@@ -198,9 +132,7 @@ class Directory final : public Storage {
     return names;
   }
   Result<std::unique_ptr<ReadQueue>> NewReadQueue(uint32_t depth) override {
-    std::unique_ptr<ReadQueue> queue = UringQueue::Create(depth);
-    if (queue == nullptr) queue = std::make_unique<PreadQueue>();
-    return queue;
+    return std::unique_ptr<ReadQueue>(std::make_unique<DirectQueue>(depth));
   }
   std::string PathOf(const std::string& name) const override { return dir_ + "/" + name; }
   const char* sqlite_vfs() const override { return nullptr; }

@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "cachalot/base/error.h"
+#include "cachalot/io/read_queue.h"
 
 namespace cachalot::diskcache {
 
-// What O_DIRECT asks of addresses, offsets and lengths on every disk with 4 KiB sectors.
-inline constexpr size_t kDirectAlignment = 4096;
+using io::kDirectAlignment;
 
 // Thread-safety: one writer, and readers through read queues.
 class StorageFile {
@@ -30,13 +30,10 @@ class StorageFile {
   virtual Result<uint64_t> Size() = 0;
 };
 
-// Reads in flight. One thread owns a queue.
+// Reads in flight. One thread owns a queue. io::ReadQueue over files of a Storage.
 class ReadQueue {
  public:
-  struct Done {
-    uint64_t tag = 0;
-    int64_t bytes = 0;  // read, fewer at the end of the file; negative: -errno
-  };
+  using Done = io::ReadQueue::Done;
 
   virtual ~ReadQueue() = default;  // waits for what is in flight
   // Offset, address and size are multiples of kDirectAlignment; the buffer stays until it is done.
@@ -47,7 +44,7 @@ class ReadQueue {
   // nothing may be ready: tag kNothing.
   virtual Result<Done> Next(bool wait) = 0;
 
-  static constexpr uint64_t kNothing = UINT64_MAX;
+  static constexpr uint64_t kNothing = io::ReadQueue::kNothing;
 };
 
 class Storage {

@@ -115,6 +115,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const model::Weig
   impl->draft_tasks.reserve(options.max_sequences);
   impl->inputs.reserve(options.max_sequences);
   impl->running.reserve(options.max_sequences);
+  impl->failed.reserve(options.max_sequences);
   impl->events.reserve((2 + 2 * decode_rows) * size_t{options.max_sequences});
   impl->finished.reserve(options.max_sequences);
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
@@ -206,6 +207,9 @@ EngineStats Engine::stats() const {
   stats.restoring = static_cast<uint32_t>(
       std::ranges::count_if(impl_->running, [](const auto& task) { return !task->ready(); }));
   if (impl_->disk != nullptr) stats.disk = impl_->disk->stats();
+  if (const model::ExpertSource* source = impl_->weights->expert_source.get()) {
+    stats.experts = source->stats();
+  }
   return stats;
 }
 
@@ -226,7 +230,10 @@ Task* Engine::Impl::FindTask(RequestId id) {
 
 Status Engine::Impl::CheckFiles() {
   const auto now = Clock::now();
-  if (weights->storage == nullptr || now < next_file_check) return {};
+  // Streamed weights are not touched through the map: a file that shrank is a read that fails, and
+  // ends who needed it.
+  const bool mapped = weights->storage != nullptr && weights->expert_source == nullptr;
+  if (!mapped || now < next_file_check) return {};
   CACHALOT_RETURN_IF_ERROR(weights->storage->CheckUnchanged());
   next_file_check = now + kFileCheckInterval;  // only now: after a failure every step looks again
   return {};

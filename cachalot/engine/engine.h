@@ -104,6 +104,7 @@ struct EngineStats {
   uint64_t kv_reserved_bytes = 0;  // for running sequences
   kvcache::PrefixCacheStats cache;
   std::optional<diskcache::StoreStats> disk;
+  std::optional<model::ExpertStats> experts;  // where they are streamed
 };
 
 // Thread-safety: none; one thread calls everything, also Cancel. The engine's own threads work
@@ -124,8 +125,9 @@ class Engine {
   bool HasWork() const;
   // Runs one forward step over all running sequences (every decode, and of the prompts what the
   // budget allows, shared evenly) and samples. The events stay valid until the next call.
-  // What concerns one request is an event; an error concerns the step (a file of the weights
-  // changed): nothing was fed, all requests but the cancelled are still there.
+  // What concerns one request is an event (also a streamed expert that could not be read: only
+  // those whose tokens chose it end); an error concerns the step (a file of the weights changed):
+  // nothing was fed, all requests but the cancelled are still there.
   Result<std::span<const Event>> Step();
 
   const model::Weights& weights() const;

@@ -41,6 +41,7 @@ struct Task {
   bool cancelled = false;
   std::unique_ptr<Restore> restore;  // while its prefix is read from disk: not to be stepped
   Clock::time_point restore_begin{};
+  bool broken = false;       // a step of it failed: its sequence is worth nothing
   bool approximate = false;  // went on from an approximate state: nothing of it may be saved
   SavedPath saved;
   std::array<uint32_t, kMaxDraft> draft{};  // guesses of what follows tokens.back()
@@ -70,6 +71,8 @@ struct Engine::Impl {
         sampler(weights->config.vocab_size),
         budget(*weights, o.prefill_slack) {}
 
+  struct Part;
+
   size_t MaxTokens(const Request& request) const;  // prompt and answer
   uint64_t KvBytes(size_t num_tokens) const;
   void EndCancelled();
@@ -85,6 +88,7 @@ struct Engine::Impl {
   Status RunStep();
   void PlanInputs();
   void TakeOutputs();
+  void FailPart(Part& part);
   Status Draft();
   void CollectDraftRequests();
   void AdvanceParts();
@@ -135,6 +139,7 @@ struct Engine::Impl {
   std::vector<Task*> draft_tasks;
   std::vector<model::SequenceInput> inputs;
   std::vector<uint32_t> logit_rows;
+  std::vector<uint8_t> failed;    // of inputs: needed an expert that could not be read
   std::vector<float> logits;      // [max_sequences (1 + drafts), V]
   std::vector<float> raw_logits;  // [V]: a row as the model gave it, for logprobs
   double accept_seconds = 0;      // of all steps: constraints following the tokens

@@ -64,7 +64,7 @@ Status Engine::Impl::PollRestore(Task& task, bool wait) {
 
 // So that a later prompt which begins with what this one has seen goes on from here.
 void Engine::Impl::Remember(Task& task, bool end) {
-  if (!task.request.cache || task.approximate || !task.ready()) return;
+  if (!task.request.cache || task.approximate || task.broken || !task.ready()) return;
   cache->Save(*task.request.cache, std::span(task.tokens).first(task.fed()), *task.sequence);
   SaveToDisk(task, end);
 }

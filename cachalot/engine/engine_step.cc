@@ -55,8 +55,11 @@ Status Engine::Impl::RunStep() {
   }
   const size_t vocab = weights->config.vocab_size;
   const Clock::time_point begin = Clock::now();
-  CACHALOT_RETURN_IF_ERROR(forward->Step(
-      inputs, {.logit_rows = logit_rows, .logits = {logits.data(), logit_rows.size(), vocab}}));
+  failed.assign(parts.size(), 0);
+  CACHALOT_RETURN_IF_ERROR(
+      forward->Step(inputs, {.logit_rows = logit_rows,
+                             .logits = {logits.data(), logit_rows.size(), vocab},
+                             .failed = failed}));
   const double seconds = SecondsSince(begin);
   uint32_t num_tokens = 0;
   for (const Part& part : parts) num_tokens += part.count;
@@ -98,6 +101,12 @@ void Engine::Impl::TakeOutputs() {
   for (size_t i = 0; i < parts.size(); ++i) {
     Part& part = parts[i];
     Task& task = *part.task;
+    if (failed[i] != 0) {
+      const bool ends = task.fed() + part.count == task.tokens.size();
+      row += (part.decode ? part.count : ends ? 1 : 0) * vocab;
+      FailPart(part);
+      continue;
+    }
     part.kept = part.decode ? 1 : part.count;
     const auto prompt_done =
         static_cast<uint32_t>(std::min(task.fed() + part.kept, task.prompt_size));
@@ -119,6 +128,15 @@ void Engine::Impl::TakeOutputs() {
     stats.drafted_tokens += part.count - 1;
     stats.accepted_tokens += part.kept - 1;
   }
+}
+
+// The request ends: a chunk that was cut short has overwritten window rows that it would need to go
+// on from.
+void Engine::Impl::FailPart(Part& part) {
+  part.finished = true;
+  part.task->broken = true;
+  Finish(*part.task, FinishReason::kError);
+  events.back().error = weights->expert_source->failure();
 }
 
 // Guesses for the next step, where they pay.
@@ -178,6 +196,7 @@ void Engine::Impl::CollectDraftRequests() {
 void Engine::Impl::AdvanceParts() {
   for (const Part& part : parts) {
     Task& task = *part.task;
+    if (task.broken) continue;
     task.sequence->Advance(part.count);
     const Status rewound = task.sequence->Rewind(part.count - part.kept);
     CACHALOT_CHECK(rewound.ok());  // at most kMaxDraft tokens

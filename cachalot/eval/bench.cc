@@ -67,12 +67,19 @@ uint32_t DecodeStart(const model::Config& config, uint32_t context) {
   return std::min(context, config.max_position_embeddings - kRoundTokens);
 }
 
+model::ExpertStats StreamStats(const Stepper& stepper) {
+  const model::ExpertSource* source = stepper.weights().expert_source.get();
+  return source == nullptr ? model::ExpertStats() : source->stats();
+}
+
 // Runs decode rounds and adds them to `figures`, profile and experts included.
 Status DecodeInto(Stepper& stepper, uint32_t rounds, ExpertCounter& experts,
                   DecodeFigures& figures) {
   experts.Clear();
   stepper.profile().Clear();
+  const model::ExpertStats before = StreamStats(stepper);
   CACHALOT_RETURN_IF_ERROR(stepper.Decode(rounds, figures.step_s));
+  figures.experts.Add(StreamStats(stepper).Since(before));
   figures.profile.Add(stepper.profile());
   figures.distinct_experts = experts.mean();
   return {};
@@ -95,7 +102,9 @@ Status ReadContexts(Stepper& stepper, Session& session, bool warm_up, Bench& ben
     if (context > options.fill_beyond || (warm_up && i > 0)) break;
     stepper.experts().Clear();
     stepper.profile().Clear();
+    const model::ExpertStats before = StreamStats(stepper);
     CACHALOT_TRY(const double part_s, stepper.Read(context));
+    const model::ExpertStats part = StreamStats(stepper).Since(before);
     seconds += part_s;
     profile.Add(stepper.profile());
     PrefillFigures& prefill = bench.prefill[i];
@@ -106,6 +115,7 @@ Status ReadContexts(Stepper& stepper, Session& session, bool warm_up, Bench& ben
     if (warm_up) return stepper.Decode(1, ignored);
     prefill.run_s.push_back(seconds);
     prefill.profile.Add(profile);
+    prefill.experts.Add(part);
     CACHALOT_RETURN_IF_ERROR(DecodeInto(stepper, session.rounds(), stepper.experts(), decode));
     session.Look(stepper, bench);
     CACHALOT_RETURN_IF_ERROR(session.Done(context / 512 + 2));

@@ -38,6 +38,7 @@ struct DecodeFigures {
   double distinct_experts = 0;  // a layer and step, counted
   model::StepCost cost;         // of a step
   model::StepProfile profile;
+  model::ExpertStats experts;  // of all steps; empty unless they are streamed
 
   double tokens_per_s() const;  // of all sequences together, from the median step
 };
@@ -52,6 +53,7 @@ struct PrefillFigures {
   double distinct_experts = 0;  // a layer and step of `chunk` tokens, counted
   model::StepCost cost;         // of all its tokens
   model::StepProfile profile;   // of all runs
+  model::ExpertStats experts;   // of all runs; empty unless they are streamed
 
   bool filled() const { return tokens < context; }
   double tokens_per_s() const;

@@ -2,6 +2,7 @@
 #include "cachalot/eval/bench_report.h"
 
 #include "cachalot/eval/bench_stats.h"
+#include "cachalot/eval/memory_sweep.h"
 
 namespace cachalot::eval {
 namespace {
@@ -44,7 +45,8 @@ Json PrefillJson(const PrefillFigures& f, const Bench& bench) {
           {"cost", CostJson(f.cost, limit, f.tokens)},
           {"of_limit", Share(limit.seconds(), median)},
           {"of_limit_with_widening", Share(limit.seconds_with_widening(), median)},
-          {"profile", ProfileJson(f.profile)}};
+          {"profile", ProfileJson(f.profile)},
+          {"experts", f.experts.layers.empty() ? Json() : ExpertStatsJson(f.experts)}};
 }
 
 Json DecodeJson(const DecodeFigures& f, const Bench& bench) {
@@ -63,7 +65,8 @@ Json DecodeJson(const DecodeFigures& f, const Bench& bench) {
           {"cost", CostJson(f.cost, limit, f.batch)},
           {"of_limit", Share(limit.seconds(), median)},
           {"of_limit_with_widening", Share(limit.seconds_with_widening(), median)},
-          {"profile", ProfileJson(f.profile)}};
+          {"profile", ProfileJson(f.profile)},
+          {"experts", f.experts.layers.empty() ? Json() : ExpertStatsJson(f.experts)}};
 }
 
 Json MachineJson(const Bench& bench, const BenchRun& run) {

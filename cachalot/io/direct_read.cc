@@ -17,14 +17,12 @@
 
 #include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
+#include "cachalot/io/read_queue.h"
 
 namespace cachalot::io {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// What O_DIRECT asks of addresses, offsets and lengths on every disk with 4 KiB sectors.
-constexpr size_t kDirectAlignment = 4096;
 
 struct Free {
   void operator()(uint8_t* p) const { std::free(p); }

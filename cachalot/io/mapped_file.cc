@@ -181,6 +181,14 @@ Status MappedFile::Preload(const ByteProgress& progress) const {
   return {};
 }
 
+void MappedFile::DropPages() const {
+  if (memory_ != FileMemory::kMapped || data_ == nullptr) return;
+  madvise(const_cast<uint8_t*>(data_), size_, MADV_DONTNEED);
+  // What is read from here on is a page here and there: read ahead would fill memory with the rest.
+  madvise(const_cast<uint8_t*>(data_), size_, MADV_RANDOM);
+  posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 Status MappedFile::Lock() const {
   if (data_ == nullptr || mlock(data_, size_) == 0) return {};
   const int code = errno;

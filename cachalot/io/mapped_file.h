@@ -42,6 +42,9 @@ class MappedFile {
   // Reads every page that is not in memory yet and maps it, so that nothing waits for it later.
   // The system may drop pages of a mapped file again unless they are locked.
   Status Preload(const ByteProgress& progress) const;
+  // Gives the pages of a map back, to the page cache and by it: they are read again when touched
+  // again. Only a wish; a copy keeps its own.
+  void DropPages() const;
   // Keeps the pages in memory until destruction. kResourceExhausted with the limit (RLIMIT_MEMLOCK)
   // where the system refuses.
   Status Lock() const;

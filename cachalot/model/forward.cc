@@ -3,6 +3,7 @@
 #include "cachalot/model/forward.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "cachalot/base/check.h"
@@ -14,9 +15,15 @@
 namespace cachalot::model {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
 // The largest group of inputs prepared together: the attention output of a tile, or in the FFN half
 // the routed hidden rows beside the shared ones, or the MTP streams beside the token embedding.
-size_t MaxInputElements(const Config& c, const ForwardOptions& o) {
+size_t MaxInputElements(const Config& c, const ForwardOptions& o, bool streamed) {
   const size_t tokens = o.max_step_tokens;
   const size_t tile = std::min<size_t>(tokens, kAttentionTile);
   const size_t attention = tile * c.num_attention_heads * c.head_dim;
@@ -24,13 +31,16 @@ size_t MaxInputElements(const Config& c, const ForwardOptions& o) {
                                   c.shared_intermediate_size());
   const size_t projections = tokens * c.hidden_size * (o.with_mtp ? c.hc_mult + 1 : 1);
   const size_t wo_b = tile * c.o_groups * c.o_lora_rank;
-  return std::max({attention, hidden, projections, wo_b, tile * size_t{c.q_lora_rank}});
+  // Streamed experts hold the tokens beside the hidden rows, and each group of rows may waste a
+  // line.
+  const size_t held = streamed ? tokens * c.hidden_size + c.n_routed_experts * kCacheLineBytes : 0;
+  return std::max({attention, hidden + held, projections, wo_b, tile * size_t{c.q_lora_rank}});
 }
 
-// Rows of that group: slots and the shared expert's, or MTP streams and the embedding.
+// Rows of that group: slots, the shared expert's and held tokens, or MTP streams and the embedding.
 size_t MaxInputRows(const Config& c, const ForwardOptions& o) {
   return o.max_step_tokens *
-         (std::max<size_t>(c.num_experts_per_tok, o.with_mtp ? c.hc_mult : 0) + 1);
+         (std::max<size_t>(c.num_experts_per_tok, o.with_mtp ? c.hc_mult : 0) + 2);
 }
 
 // Experts (w1 and w3 each) and the shared expert, or the projections of an attention half.
@@ -70,6 +80,10 @@ struct Forward::Impl {
   void Embed();
   void RunLayer(const StepEnv& env, const LayerWeights& w, size_t kv_layer,
                 MatView<uint32_t> experts);
+  // Reads ahead: what is known of all layers when a step begins, what is likely of layer l.
+  void PrefetchHashLayers(const StepEnv& env);
+  void PrefetchLayer(const StepEnv& env, size_t l);
+  Status TakeFailures(std::span<const SequenceInput> inputs, std::span<uint8_t> failed) const;
   void HcPre(const StepEnv& env, const HcWeights& hc, std::span<const float> norm);
   void HeadInput(const StepEnv& env, const HcWeights& hc, std::span<const float> norm);
   void WriteLogits(const StepEnv& env, const ForwardOutputs& outputs);
@@ -95,6 +109,7 @@ struct Forward::Impl {
   Activation hc_mix;               // fn u [T, (2+M) M]
   Activation hc_post, hc_comb;     // [T, M], [T, M M]
   Activation x, z;                 // [T, D] sublayer input and output
+  double attention_seconds = 0;    // of the last layer, up to its experts
 };
 
 Forward::Impl::Impl(std::shared_ptr<const Weights> w, const ForwardOptions& o,
@@ -102,7 +117,8 @@ Forward::Impl::Impl(std::shared_ptr<const Weights> w, const ForwardOptions& o,
     : weights(std::move(w)),
       options(o),
       ctx(c),
-      linear(o.numerics, c, MaxInputRows(weights->config, o), MaxInputElements(weights->config, o),
+      linear(o.numerics, c, MaxInputRows(weights->config, o),
+             MaxInputElements(weights->config, o, weights->expert_source != nullptr),
              MaxJobs(weights->config)),
       window_rope(MakeRopeTable(weights->config, o.max_step_tokens, false)),
       compressed_rope(MakeRopeTable(weights->config, o.max_step_tokens, true)),
@@ -136,7 +152,8 @@ StepEnv Forward::Impl::PrepareEnv() {
           .plan = plan,
           .linear = linear,
           .window_rope = window_rope,
-          .compressed_rope = compressed_rope};
+          .compressed_rope = compressed_rope,
+          .expert_source = weights->expert_source.get()};
 }
 
 // X[m] = embed[token] for every stream m.
@@ -167,15 +184,51 @@ void Forward::Impl::HcPre(const StepEnv& env, const HcWeights& hc, std::span<con
 void Forward::Impl::RunLayer(const StepEnv& env, const LayerWeights& w, size_t kv_layer,
                              MatView<uint32_t> experts) {
   const size_t n = num_tokens();
+  const auto layer_begin = Clock::now();
   HcPre(env, w.hc_attn, w.attn_norm);
   attention.Run(env, w, kv_layer, x.Rows(n), z.Rows(n));
   kernels::HcPost(z.Rows(n), hc_post.Rows(n), hc_comb.Rows(n), streams.Rows(n), ctx);
   env.Mark(StepOp::kHyperConnection);
 
   HcPre(env, w.hc_ffn, w.ffn_norm);
-  moe.Run(env, w.ffn, x.Rows(n), z.Rows(n), experts);
+  if (env.expert_source != nullptr) attention_seconds = SecondsSince(layer_begin);
+  moe.Run(env, w.ffn, static_cast<uint32_t>(kv_layer), x.Rows(n), z.Rows(n), experts);
   kernels::HcPost(z.Rows(n), hc_post.Rows(n), hc_comb.Rows(n), streams.Rows(n), ctx);
   env.Mark(StepOp::kHyperConnection);
+}
+
+void Forward::Impl::PrefetchHashLayers(const StepEnv& env) {
+  if (env.expert_source == nullptr || !env.expert_source->wants_guesses()) return;
+  for (uint32_t l = 0; l < weights->layers.size(); ++l) {
+    const FfnWeights& ffn = weights->layers[l].ffn;
+    if (!ffn.tid2eid.empty()) moe.PrefetchHashed(env, ffn, l);
+  }
+}
+
+// The router of layer l on the residual as it is before its attention half: a guess, which that
+// half then hides the reads of.
+void Forward::Impl::PrefetchLayer(const StepEnv& env, size_t l) {
+  if (env.expert_source == nullptr || !env.expert_source->wants_guesses()) return;
+  if (l >= weights->layers.size() || !weights->layers[l].ffn.tid2eid.empty()) return;
+  const LayerWeights& w = weights->layers[l];
+  HcPre(env, w.hc_ffn, w.ffn_norm);
+  moe.PrefetchLikely(env, w.ffn, static_cast<uint32_t>(l), x.Rows(num_tokens()), attention_seconds);
+}
+
+// Tells inputs apart by whether an expert of theirs was missing.
+Status Forward::Impl::TakeFailures(std::span<const SequenceInput> inputs,
+                                   std::span<uint8_t> failed) const {
+  std::ranges::fill(failed, uint8_t{0});
+  if (!moe.any_failed()) return {};
+  if (failed.empty()) return weights->expert_source->failure();
+  CACHALOT_CHECK(failed.size() == inputs.size());
+  size_t t = 0;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    for (size_t end = t + inputs[i].tokens.size(); t < end; ++t) {
+      if (moe.failed(t)) failed[i] = 1;
+    }
+  }
+  return {};
 }
 
 // x = norm(hc_head(X)): what the head matrix multiplies. [model.md 3.4]
@@ -288,7 +341,10 @@ Status Forward::Step(std::span<const SequenceInput> inputs, const ForwardOutputs
   env.Mark(StepOp::kOther);
   m.Embed();
   env.Mark(StepOp::kEmbed);
+  m.moe.ClearFailed(n);
+  m.PrefetchHashLayers(env);
   for (size_t l = 0; l < m.weights->layers.size(); ++l) {
+    if (l > 0) m.PrefetchLayer(env, l);
     m.RunLayer(env, m.weights->layers[l], l,
                outputs.experts.empty() ? MatView<uint32_t>{} : outputs.experts[l]);
     if (!outputs.layer_streams.empty()) {
@@ -301,7 +357,7 @@ Status Forward::Step(std::span<const SequenceInput> inputs, const ForwardOutputs
   m.WriteLogits(env, outputs);
   m.streams_hold_step = !run_mtp;
   if (run_mtp) m.RunMtp(env, nullptr, outputs.mtp_logits);
-  return {};
+  return m.TakeFailures(inputs, outputs.failed);
 }
 
 Status Forward::Draft(std::span<const uint32_t> rows, std::span<const uint32_t> next,

@@ -50,6 +50,10 @@ struct ForwardOutputs {
   std::span<const MatView<float>> layer_streams;
   // Per main layer, or empty: chosen experts [T, A] ascending.
   std::span<const MatView<uint32_t>> experts;
+  // Empty, or one per input: set to whether a token of it needed an expert that could not be read.
+  // Its outputs are wrong and its sequence must not be stepped again; the other inputs are as they
+  // should be. Without, such a step is an error, and all its sequences are lost.
+  std::span<uint8_t> failed;
 };
 
 struct ForwardOptions {
@@ -75,6 +79,7 @@ class Forward {
   // max_step_tokens. Token ids >= V or positions beyond max_position_embeddings are
   // kInvalidArgument, checked before anything is written. Allocates nothing. Bits of a token's
   // outputs do not depend on the other tokens of the step beyond those its sequence's past defines.
+  // kIo where streamed experts could not be read and outputs.failed does not take it.
   Status Step(std::span<const SequenceInput> inputs, const ForwardOutputs& outputs);
 
   // Runs the MTP block after a step, when the tokens that follow are known: on the `rows` of that

@@ -50,6 +50,7 @@ struct StepEnv {
   Linear& linear;
   const RopeTable& window_rope;      // layers with ratio 0
   const RopeTable& compressed_rope;  // ratio 4 and 128
+  ExpertSource* expert_source;       // null: all experts are in memory
 
   // The time since the last mark was `op`'s. [step_profile.h]
   void Mark(StepOp op) const { Lap(options.profile, op); }
@@ -109,16 +110,41 @@ class AttentionHalf {
 class MoeHalf {
  public:
   MoeHalf(const Config& config, const ForwardOptions& options);
-  void Run(const StepEnv& env, const FfnWeights& w, MatView<const float> x, MatView<float> z,
-           MatView<uint32_t> experts);
+  void Run(const StepEnv& env, const FfnWeights& w, uint32_t layer, MatView<const float> x,
+           MatView<float> z, MatView<uint32_t> experts);
+  // Asks the source for the experts of a hash layer: they follow from the plan's tokens alone.
+  void PrefetchHashed(const StepEnv& env, const FfnWeights& w, uint32_t layer);
+  // Asks for the experts that the router would choose if x were its input.
+  void PrefetchLikely(const StepEnv& env, const FfnWeights& w, uint32_t layer,
+                      MatView<const float> x, double seconds);
+  // Of the tokens since ClearFailed: whether an expert it chose could not be read.
+  bool failed(size_t token) const { return failed_[token] != 0; }
+  bool any_failed() const { return any_failed_; }
+  void ClearFailed(size_t num_tokens);
   size_t scratch_bytes() const;
   // [T * max(A, M), D], free between layers.
   MatView<float> Spare(size_t rows) { return slot_out_.Rows(rows); }
 
  private:
   void ChooseExperts(const StepEnv& env, const FfnWeights& w, MatView<const float> x);
+  void FixedExperts(const StepEnv& env, const FfnWeights& w);
   void GroupByExpert(const Config& config, size_t num_tokens);
-  void RunExperts(const StepEnv& env, const FfnWeights& w, MatView<const float> x);
+  void CollectWanted(size_t num_experts);
+  void RunResident(const StepEnv& env, const FfnWeights& w, MatView<const float> x);
+  void RunStreamed(const StepEnv& env, const FfnWeights& w, uint32_t layer, MatView<const float> x);
+  void RunGroup(const StepEnv& env, const FfnWeights& w, MatView<const float> x,
+                const Linear::Input& input, bool with_shared);
+  void SwiGluGroup(const StepEnv& env);
+  void AddDown(const StepEnv& env);
+  template <typename Fn>
+  void ForEachStretch(const Fn& fn) const;
+  void RankWanted(size_t num_slots);
+  void FailGroup();
+  MatView<float> ExpertRows(Activation& rows, uint32_t expert) {
+    return {rows.buffer.data() + first_row_[expert] * rows.num_cols, NumRows(expert),
+            rows.num_cols};
+  }
+  size_t NumRows(uint32_t expert) const { return first_row_[expert + 1] - first_row_[expert]; }
   void Combine(const StepEnv& env, MatView<float> z);
 
   Activation router_logits_;  // [T, E]
@@ -133,6 +159,11 @@ class MoeHalf {
   std::vector<uint32_t> row_token_;  // [T * A] grouped row -> token
   std::vector<float> row_weight_;    // [T * A]
   std::vector<uint32_t> slot_row_;   // [T, A] slot -> grouped row
+  std::vector<ReadyExpert> group_;   // computed together
+  std::vector<WantedExpert> wanted_;
+  std::vector<float> likelihood_;  // [E] of RankWanted
+  std::vector<uint8_t> failed_;    // [T]
+  bool any_failed_ = false;
 };
 
 }  // namespace cachalot::model

@@ -101,7 +101,7 @@ void Linear::Run() {
   if (!float_jobs_.empty()) kernels::MatMul(float_jobs_, ctx_);
   bf16_jobs_.clear();
   float_jobs_.clear();
-  used_ = 0;
+  used_ = held_;
 }
 
 }  // namespace cachalot::model

@@ -37,12 +37,17 @@ class Linear {
     Input Rows(size_t begin, size_t count) const;
   };
 
-  // The input as the products read it. Valid until Run(); x must stay until then as well.
+  // The input as the products read it. Valid until Run(), or Release() if it is held; x must stay
+  // until then as well.
   Input Prepare(MatView<const float> x, InputKind kind);
   // y = x W^T; with x_rows, row m of y reads row x_rows[m] of the input (kept until Run()).
   void Add(const Input& input, const WeightView& w, MatView<float> y,
            const uint32_t* x_rows = nullptr);
   void Run();
+
+  // Inputs prepared so far outlive Run() until Release(): for one input of many groups of products.
+  void Hold() { held_ = used_; }
+  void Release() { held_ = used_ = 0; }
 
   size_t scratch_bytes() const { return scratch_.size(); }
 
@@ -54,6 +59,7 @@ class Linear {
   kernels::Context ctx_;
   AlignedBuffer<uint8_t> scratch_;  // rounded inputs, a bump allocator emptied by Run()
   size_t used_ = 0;
+  size_t held_ = 0;  // of used_
   std::vector<kernels::MatMulJob<float>> float_jobs_;
   std::vector<kernels::MatMulJob<BF16>> bf16_jobs_;
 };

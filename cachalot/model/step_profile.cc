@@ -32,6 +32,7 @@ constexpr std::array<OpRow, kNumStepOps> kRows = {{
     {StepOp::kOutputUp, kProduct, "wo_b", ""},
     {StepOp::kGate, kRest, "gate", "the router's matrix"},
     {StepOp::kRouting, kRest, "routing", "scores, top-k, grouping"},
+    {StepOp::kExpertWait, kRest, "wait", "for experts from disk"},
     {StepOp::kExpertsUp, kProduct, "w1 w3", "routed and shared experts"},
     {StepOp::kSwiGlu, kRest, "SwiGLU", ""},
     {StepOp::kExpertsDown, kProduct, "w2", "routed and shared experts"},

@@ -27,6 +27,7 @@ enum class StepOp : uint8_t {
   kOutputUp,         // product wo_b
   kGate,             // product with the router's matrix
   kRouting,          // scores, top-k, grouping by expert
+  kExpertWait,       // streamed experts: reads started, and waited for
   kExpertsUp,        // products w1 and w3, routed and shared
   kSwiGlu,           //
   kExpertsDown,      // products w2, routed and shared

@@ -13,6 +13,7 @@
 #include "cachalot/base/error.h"
 #include "cachalot/checkpoint/checkpoint.h"
 #include "cachalot/model/config.h"
+#include "cachalot/model/expert_source.h"
 #include "cachalot/tensor/matrix.h"
 
 namespace cachalot::model {
@@ -49,10 +50,10 @@ struct ExpertWeights {
 };
 
 struct FfnWeights {
-  WeightView gate;                // [E, D]
-  std::vector<float> gate_bias;   // [E]; empty in hash layers
-  std::vector<uint32_t> tid2eid;  // [V, A]; hash layers only, validated < E and distinct
-  std::vector<ExpertWeights> experts;
+  WeightView gate;                     // [E, D]
+  std::vector<float> gate_bias;        // [E]; empty in hash layers
+  std::vector<uint32_t> tid2eid;       // [V, A]; hash layers only, validated < E and distinct
+  std::vector<ExpertWeights> experts;  // of streamed weights: format and shape, no data
   ExpertWeights shared;
 };
 
@@ -81,6 +82,8 @@ struct Weights {
   std::optional<MtpWeights> mtp;
   uint64_t version = 0;                                   // KV is keyed by it; a trainer bumps it
   std::shared_ptr<const checkpoint::Checkpoint> storage;  // keeps the mapped bytes alive
+  std::shared_ptr<const void> resident;                   // or the copies, of streamed weights
+  std::shared_ptr<ExpertSource> expert_source;            // null: all experts are in memory
 };
 
 // Binds every tensor that `config` implies, checking name, dtype and shape of each before

@@ -45,6 +45,7 @@ void RaiseTo(Counter& counter, double value) {
 
 struct Metrics::Impl {
   void SetDisk(const engine::EngineStats& stats);
+  void SetExperts(const model::ExpertStats& stats);
 
   prometheus::Registry registry;
   std::mutex gauges;  // Text() sets them one after the other
@@ -107,6 +108,31 @@ struct Metrics::Impl {
       AddCounter(registry, "cachalot_kv_disk_evictions_total", "Records dropped for room on disk");
   Counter& disk_damaged = AddCounter(registry, "cachalot_kv_disk_damaged_total",
                                      "Records that did not verify or could not be read");
+  Gauge& expert_slots =
+      AddGauge(registry, "cachalot_expert_slots", "Streamed experts that fit in memory");
+  prometheus::Family<Counter>& experts_wanted =
+      prometheus::BuildCounter()
+          .Name("cachalot_experts_wanted_total")
+          .Help("Distinct experts that steps asked for, by layer and whether they were in memory")
+          .Register(registry);
+  prometheus::Family<Counter>& expert_wait = prometheus::BuildCounter()
+                                                 .Name("cachalot_expert_wait_seconds_total")
+                                                 .Help("Time steps waited for experts, by layer")
+                                                 .Register(registry);
+  Counter& expert_read_bytes =
+      AddCounter(registry, "cachalot_expert_read_bytes_total", "Experts read from disk");
+  Counter& expert_guesses =
+      AddCounter(registry, "cachalot_expert_guesses_total", "Experts read ahead");
+  Counter& expert_guesses_right =
+      AddCounter(registry, "cachalot_expert_guesses_right_total", "Of those, asked for later");
+  Counter& expert_retries =
+      AddCounter(registry, "cachalot_expert_read_retries_total", "Reads that were tried again");
+  Counter& expert_failures =
+      AddCounter(registry, "cachalot_expert_read_failures_total", "Experts that could not be read");
+  Counter& expert_busy = AddCounter(registry, "cachalot_expert_read_busy_seconds_total",
+                                    "Time with reads of experts in flight");
+  Counter& expert_queue = AddCounter(registry, "cachalot_expert_read_queue_seconds_total",
+                                     "Reads in flight, summed over time; by busy: queue depth");
   Counter& generated = AddCounter(registry, "cachalot_generation_tokens_total", "Tokens generated");
   prometheus::Family<Counter>& requests = prometheus::BuildCounter()
                                               .Name("cachalot_requests_total")
@@ -142,6 +168,25 @@ void Metrics::Impl::SetDisk(const engine::EngineStats& stats) {
   RaiseTo(disk_dropped, count(stats.disk->dropped));
   RaiseTo(disk_evicted, count(stats.disk->evicted));
   RaiseTo(disk_damaged, count(stats.disk->corrupt));
+}
+
+void Metrics::Impl::SetExperts(const model::ExpertStats& stats) {
+  const auto count = [](uint64_t value) { return static_cast<double>(value); };
+  expert_slots.Set(count(stats.num_slots));
+  for (size_t l = 0; l < stats.layers.size(); ++l) {
+    const model::ExpertStats::Layer& layer = stats.layers[l];
+    const std::string name = std::to_string(l);
+    RaiseTo(experts_wanted.Add({{"layer", name}, {"hit", "yes"}}), count(layer.hits));
+    RaiseTo(experts_wanted.Add({{"layer", name}, {"hit", "no"}}), count(layer.wanted - layer.hits));
+    RaiseTo(expert_wait.Add({{"layer", name}}), layer.wait_seconds);
+  }
+  RaiseTo(expert_read_bytes, count(stats.read_bytes));
+  RaiseTo(expert_guesses, count(stats.guessed));
+  RaiseTo(expert_guesses_right, count(stats.guessed_right));
+  RaiseTo(expert_retries, count(stats.retries));
+  RaiseTo(expert_failures, count(stats.failures));
+  RaiseTo(expert_busy, stats.busy_seconds);
+  RaiseTo(expert_queue, stats.queue_seconds);
 }
 
 Metrics::Metrics(const ServedModel& model) : impl_(std::make_unique<Impl>()) {
@@ -197,6 +242,7 @@ std::string Metrics::Text(const LoopStats& loop, size_t open_connections) {
   RaiseTo(impl_->reused, count(stats.reused_tokens));
   RaiseTo(impl_->generated, count(stats.generated_tokens));
   if (stats.disk) impl_->SetDisk(stats);
+  if (stats.experts) impl_->SetExperts(*stats.experts);
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }
 

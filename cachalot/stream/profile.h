@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// What was learned about experts, kept from one run to the next. [formats/expert-profile.md]
+#pragma once
+
+#include <string>
+
+#include "cachalot/base/error.h"
+#include "cachalot/stream/expert_cache.h"
+
+namespace cachalot::stream {
+
+// Reads the profile at `path` and lets the cache learn from it: the most used experts are read into
+// its slots. No file is no experience, and no error. kDataCorruption for a file that is no profile,
+// kInvalidArgument for one of another model, both with the remedy.
+Status LoadProfile(const std::string& path, ExpertCache& cache);
+
+// Writes what this run used, and half of what the file said before: habits fade.
+Status SaveProfile(const std::string& path, const ExpertCache& cache);
+
+}  // namespace cachalot::stream
