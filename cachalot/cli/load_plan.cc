@@ -61,11 +61,13 @@ uint64_t EstimateScratchBytes(const model::Config& c, uint32_t tokens) {
   floats += tile * (5 * uint64_t{c.head_dim} +
                     uint64_t{c.index_head_dim} * (4 + uint64_t{c.index_n_heads}));
   floats += kTileTokens * (uint64_t{c.head_dim} + c.index_head_dim);
-  // Inputs rounded to BF16: the larger of a tile's queries and the experts' hidden rows.
+  // Inputs rounded to BF16, twice (as they are and in the order of FP4) and with room between rows:
+  // the larger of a tile's queries and the experts' hidden rows.
   const uint64_t rounded = std::max(
       {tile * query, t * (experts * c.moe_intermediate_size + c.shared_intermediate_size()),
        t * c.hidden_size});
-  return 4 * floats + 2 * rounded;
+  constexpr uint64_t kRowRoom = 192;  // elements [model/linear.cc]
+  return 4 * floats + 2 * 2 * (rounded + t * (experts + 2) * kRowRoom);
 }
 
 }  // namespace cachalot::cli
