@@ -60,7 +60,7 @@ struct ForwardOptions {
   Numerics numerics = Numerics::kFast;
   uint32_t max_step_tokens = 512;  // T of the largest step
   uint32_t max_step_sequences = 16;
-  bool with_mtp = false;           // room for the MTP block
+  bool with_mtp = false;  // room for the MTP block
   // Attention sees no compressed entries, only its window: to measure what they carry.
   bool window_only = false;
   StepProfile* profile = nullptr;  // not null: every step adds its times; outlives the Forward

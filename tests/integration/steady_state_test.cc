@@ -30,6 +30,12 @@ void* operator new[](size_t size) { return CountedAllocate(size, 1); }
 void* operator new(size_t size, std::align_val_t a) {
   return CountedAllocate(size, static_cast<size_t>(a));
 }
+// std::stable_sort's; the library's own would not be freed by the operators below.
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  num_allocations.fetch_add(1, std::memory_order_relaxed);
+  return std::malloc(size > 0 ? size : 1);
+}
+void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, size_t) noexcept { std::free(p); }
