@@ -23,9 +23,8 @@ namespace cachalot::kernels {
 //   w       [N, K]; K % 32 == 0 for kFP4; any N >= 0
 //   y       [M, N], overwritten; must not alias x. M = y.rows
 // x_rows lets an expert read its tokens where they are. M == 0 is allowed and does nothing.
-//   dealt   rows of x as RoundRowsToBF16 deals them, or empty: then a product with kFP4 weights
-//   deals
-//           its rows anew for every 64 rows of w, a tenth of its time. Never changes a bit.
+//   dealt   rows of x as RoundRowsToBF16 deals them, or empty: then kFP4 weights have them dealt
+//           anew for every 64 rows of w, a tenth of the time. Never changes a bit.
 template <typename X>
 struct MatMulJob {
   MatView<const X> x;

@@ -163,11 +163,6 @@ Result<PageMemory> ReadDense(Weights& weights, const StreamOptions& options) {
   return memory;
 }
 
-// Both live as long as the weights.
-struct Resident {
-  PageMemory dense;
-};
-
 uint64_t SmallBytes(Weights& weights) {
   // Names, shapes and index entries of tensors as Checkpoint keeps them, and an expert's places.
   constexpr uint64_t kBytesATensor = 400;
@@ -207,8 +202,7 @@ Result<std::shared_ptr<const Weights>> StreamWeights(const Weights& mapped,
                  "only experts of a checkpoint on disk can be streamed; leave out --memory"};
   }
   auto weights = std::make_shared<Weights>(mapped);
-  auto resident = std::make_shared<Resident>();
-  CACHALOT_TRY(resident->dense, ReadDense(*weights, options));
+  CACHALOT_TRY(PageMemory dense, ReadDense(*weights, options));
   std::vector<ExpertPlace> places;
   for (LayerWeights* layer : ExpertLayers(*weights)) {
     for (ExpertWeights& expert : layer->ffn.experts) {
@@ -219,7 +213,7 @@ Result<std::shared_ptr<const Weights>> StreamWeights(const Weights& mapped,
   CACHALOT_TRY(auto cache, ExpertCache::Create(std::move(places), mapped.config.n_routed_experts,
                                                std::move(files), options.cache));
   weights->expert_source = std::move(cache);
-  weights->resident = std::move(resident);
+  weights->resident = std::make_shared<PageMemory>(std::move(dense));
   weights->storage->DropPages();
   return std::shared_ptr<const Weights>(std::move(weights));
 }

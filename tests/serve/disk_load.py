@@ -47,8 +47,7 @@ def run_hits(binary, arguments):
                     first_token(server, words(40, 1))  # weights are read
                     prompt = prompt_ids(server, count, 2)
                     miss, _ = first_token(server, prompt)
-                    assert server.end() == 0
-                    # What was written is known once it is on disk: ask the next one.
+                    assert server.end() == 0  # all that was queued is on disk then
                 with Server(binary, *flags, *disk) as server:
                     first_token(server, words(40, 1))
                     stored = server.get("/v1/cache")["disk"]
@@ -63,19 +62,18 @@ def run_hits(binary, arguments):
 
 
 def pace(server, seed, seconds):
-    """Intervals of one stream while others send new prompts, one after the other."""
+    """p95 between tokens of one stream while new prompts are sent one after the other."""
     times = []
-    stream = threading.Thread(target=token_times, args=(
-        server, endless(max_tokens=4000, seed=seed, timeout=seconds), times), daemon=True)
-    stream.start()
-    while len(times) < 5:
-        time.sleep(0.01)
-    end = time.monotonic() + seconds
-    begin = len(times)
-    prompts = 0
-    while time.monotonic() < end:
-        server.post("/v1/completions", {"prompt": words(700, (seed, prompts).__hash__()), "max_tokens": 1})
+    threading.Thread(target=token_times, args=(
+        server, endless(max_tokens=4000, seed=seed), times), daemon=True).start()
+    end = None
+    prompts = begin = 0
+    while end is None or time.monotonic() < end:
+        server.post("/v1/completions", {"prompt": words(700, f"{seed} {prompts}"), "max_tokens": 1})
         prompts += 1
+        if end is None and prompts == 5:  # caches are warm, and the first blocks are written
+            end = time.monotonic() + seconds
+            begin = len(times)
     intervals = [b - a for a, b in zip(times[begin:], times[begin + 1:])]
     return quantile(intervals, 0.95), prompts
 
@@ -90,7 +88,6 @@ def run_behind(binary, arguments):
             with tempfile.TemporaryDirectory() as directory:
                 disk = ["--kv-disk", directory, "--kv-swa", "periodic:4096"] if with_disk else []
                 with Server(binary, *flags, *disk) as server:
-                    pace(server, 1000 + i, 1)
                     p95[with_disk], prompts = pace(server, i, 6)
                     written = server.metric("cachalot_kv_disk_written_bytes_total") if with_disk else 0
                     if with_disk:
