@@ -13,6 +13,8 @@ option(CACHALOT_WERROR "Treat warnings as errors" ON)
 option(CACHALOT_TESTS "Build tests" ON)
 option(CACHALOT_BENCHMARKS "Build micro benchmarks" OFF)
 option(CACHALOT_FUZZ "Build libFuzzer targets (needs clang)" OFF)
+option(CACHALOT_PCH "Precompile common headers" OFF)
+option(CACHALOT_WHOLE_TESTS "Give CTest whole test binaries instead of cases" OFF)
 set(CACHALOT_SANITIZE "" CACHE STRING "Sanitizers: 'address,undefined' or 'thread'")
 
 # -ffp-contract=off everywhere: a*b+c must round twice unless the source says fma, or the

@@ -76,34 +76,59 @@ std::string Decode(const Bench& bench) {
          "experts: different ones a layer\n";
 }
 
+std::string Speculation(const Bench& bench) {
+  if (!bench.speculation) return "";
+  const eval::SpeculationFigures& f = *bench.speculation;
+  return fmt::format(
+      "\ndrafts  {:.0f}% accepted; {:.1f} tokens/s with, {:.1f} without: {:.2f} x. A step of two "
+      "tokens {:.2f} ms, a draft {:.2f} ms:\n        {:.0f}% of the {:.1f} tokens/s that (1 + "
+      "accepted) / (step + draft) allows\n",
+      100 * f.acceptance, f.tokens_per_s, f.plain_tokens_per_s, f.gain(), 1e3 * f.verify_s,
+      1e3 * f.draft_s, 100 * f.of_formula(), f.formula_tokens_per_s());
+}
+
 double Percent(double part, double all) { return all > 0 ? 100 * part / all : 0.0; }
 
-// Where the time goes: decode at the first and the deepest context, prefill at the longest prompt
-// that was read (or the last of all).
-std::string Operations(const Bench& bench) {
-  const StepProfile* first = &bench.decode.front().profile;
-  const StepProfile* deep = first;
-  uint32_t deepest = bench.decode.front().context;
+struct Column {
+  std::string name;
+  const StepProfile* profile;
+};
+
+// Decode at the first and the deepest context, the widest batch, and the longest prompt that was
+// read (or the last of all).
+std::vector<Column> Columns(const Bench& bench) {
+  const eval::DecodeFigures* first = &bench.decode.front();
+  const eval::DecodeFigures* deep = first;
+  const eval::DecodeFigures* wide = first;
   for (const eval::DecodeFigures& f : bench.decode) {
-    if (f.batch == 1 && f.context > deepest) {
-      deep = &f.profile;
-      deepest = f.context;
-    }
+    if (f.context > deep->context) deep = &f;
+    if (f.batch > wide->batch) wide = &f;
   }
+  std::vector<Column> columns = {{"decode " + eval::FormatTokens(first->context), &first->profile}};
+  if (deep != first) {
+    columns.push_back({"decode " + eval::FormatTokens(deep->context), &deep->profile});
+  }
+  if (wide != first) columns.push_back({StrCat("batch ", wide->batch), &wide->profile});
   const eval::PrefillFigures* prompt = &bench.prefill.back();
   for (const eval::PrefillFigures& f : bench.prefill) {
     if (!f.filled()) prompt = &f;
   }
-  std::string out = fmt::format("\ntime in {:<10} {:>10} {:>10} {:>10}\n", "operation",
-                                "decode " + eval::FormatTokens(bench.decode.front().context),
-                                "decode " + eval::FormatTokens(deepest),
-                                "prompt " + eval::FormatTokens(prompt->context));
+  columns.push_back({"prompt " + eval::FormatTokens(prompt->context), &prompt->profile});
+  return columns;
+}
+
+// Where the time goes.
+std::string Operations(const Bench& bench) {
+  const std::vector<Column> columns = Columns(bench);
+  std::string out = fmt::format("\ntime in {:<10}", "operation");
+  for (const Column& column : columns) out += fmt::format(" {:>11}", column.name);
   const auto row = [&](std::string_view name, auto what, std::string_view words) {
-    out +=
-        fmt::format("        {:<10} {:>9.1f}% {:>9.1f}% {:>9.1f}%  {}\n", name,
-                    Percent(first->seconds(what), first->total_seconds()),
-                    Percent(deep->seconds(what), deep->total_seconds()),
-                    Percent(prompt->profile.seconds(what), prompt->profile.total_seconds()), words);
+    out += fmt::format("\n        {:<10}", name);
+    for (const Column& column : columns) {
+      out += fmt::format(" {:>10.1f}%",
+                         Percent(column.profile->seconds(what), column.profile->total_seconds()));
+    }
+    out += StrCat("  ", words);
   };
   for (size_t i = 0; i < model::kNumStepOps; ++i) {
     const auto op = static_cast<model::StepOp>(i);
@@ -112,7 +137,7 @@ std::string Operations(const Bench& bench) {
   row("products", model::StepOpKind::kProduct, "all of wq_a wkv .. head above");
   row("attending", model::StepOpKind::kAttention, "attention and indexer");
   row("the rest", model::StepOpKind::kRest, "mHC, routing, norms and everything else");
-  return out;
+  return out + "\n";
 }
 
 std::string Memory(const Bench& bench, const eval::BenchRun& run) {
@@ -131,8 +156,8 @@ std::string BenchTable(const Bench& bench, const eval::BenchOptions& options,
   return fmt::format("run       {}, {} numerics on {}, {} threads, {} runs, commit {}\n", run.model,
                      model::NumericsName(options.numerics), kernels::TargetName(options.target),
                      options.num_threads, options.runs, run.commit) +
-         Machine(bench, run) + Prefill(bench) + Decode(bench) + Operations(bench) +
-         ExpertTable(bench) + Memory(bench, run);
+         Machine(bench, run) + Prefill(bench) + Decode(bench) + Speculation(bench) +
+         Operations(bench) + ExpertTable(bench) + Memory(bench, run);
 }
 
 }  // namespace cachalot::cli

@@ -10,6 +10,8 @@
 #include "cachalot/base/json.h"
 #include "cachalot/base/rng.h"
 #include "cachalot/base/strings.h"
+#include "cachalot/cli/cache_first_token.h"
+#include "cachalot/cli/engine_flags.h"
 #include "cachalot/engine/disk_tier.h"
 #include "cachalot/eval/bench_fill.h"
 #include "cachalot/io/direct_read.h"
@@ -24,7 +26,6 @@ using Clock = std::chrono::steady_clock;
 using kvcache::kBlockTokens;
 
 constexpr kvcache::CacheScope kScope{};
-constexpr const char* kIdentity = "cache bench";
 constexpr uint32_t kSliceBlocks = 128;  // put before a flush: what the queue takes
 
 double SecondsSince(Clock::time_point begin) {
@@ -36,12 +37,14 @@ struct Bench {
   std::unique_ptr<kvcache::BlockPool> blocks;
   std::shared_ptr<diskcache::Store> store;
   engine::DiskOptions disk;
-  std::vector<uint32_t> ids;  // the prefix and one more
+  std::vector<uint32_t> ids;                      // the prefix and one more
+  std::shared_ptr<const model::Weights> weights;  // null: only bytes are moved
+  std::string identity = "cache bench";
 
   engine::DiskTier Tier(engine::WindowStrategy strategy) {
     engine::DiskOptions options = disk;
     options.strategy = strategy;
-    return {options, kIdentity, *blocks, config.num_hidden_layers};
+    return {options, identity, *blocks, config.num_hidden_layers};
   }
 };
 
@@ -122,6 +125,11 @@ Status Measure(Bench& bench, const CacheBenchOptions& options) {
   const double median = sorted[sorted.size() / 2];
   const double native = static_cast<double>(bench.blocks->spec().block_bytes()) / kBlockTokens;
   const auto bytes = static_cast<double>(stats.bytes);
+  FirstToken first;
+  if (bench.weights != nullptr) {
+    CACHALOT_TRY(first,
+                 MeasureFirstToken(bench.weights, bench.disk, bench.ids, kScope, options.repeats));
+  }
   fmt::print("{}\n", Json({{"tokens", options.tokens},
                            {"strategy", options.strategy},
                            {"record_bytes", stats.bytes},
@@ -133,9 +141,22 @@ Status Measure(Bench& bench, const CacheBenchOptions& options) {
                            {"restore_median_s", median},
                            {"restore_bytes_per_s", bytes / median},
                            {"direct_read_bytes_per_s", direct},
-                           {"tokens_not_run", restored.begin}})
+                           {"tokens_not_run", restored.begin},
+                           {"first_token_s", first.seconds},
+                           {"first_token_computed", first.computed}})
                          .dump());
   return {};
+}
+
+// With the weights, where a first token is asked for.
+Status MeasureWith(Bench& bench, const CacheBenchOptions& options) {
+  if (options.first_token) {
+    EngineFlags flags;
+    const LoadUse use{.context = options.tokens};
+    CACHALOT_TRY(bench.weights, LoadModelWeights(flags, options.model, use));
+    CACHALOT_TRY(bench.identity, StoreIdentity(bench.weights, bench.disk, options.tokens + 2));
+  }
+  return Measure(bench, options);
 }
 
 }  // namespace
@@ -161,7 +182,8 @@ Status RunCacheBench(const CacheBenchOptions& options) {
   auto store = diskcache::Store::Open(std::move(storage), {.max_bytes = UINT64_MAX});
   if (store.ok()) {
     bench.store = bench.disk.store = std::move(*store);
-    status = Measure(bench, options);
+    status = MeasureWith(bench, options);
+    bench.weights.reset();
     bench.store.reset();
     bench.disk.store.reset();
   } else {

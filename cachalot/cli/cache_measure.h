@@ -11,10 +11,11 @@ namespace cachalot::cli {
 
 struct CacheBenchOptions {
   std::string dir;       // where the bench makes its own store and removes it again
-  std::string model;     // a directory with config.json; no weights are read
+  std::string model;     // a directory with config.json
   uint32_t tokens = 0;   // of the prefix, at least 128
   uint32_t repeats = 5;  // restores
   std::string strategy = "periodic:4096";
+  bool first_token = false;  // loads the weights and also times requests that end in the prefix
 };
 
 // Fills a sequence as `bench --fill` does, stores it, restores it into fresh blocks, compares every

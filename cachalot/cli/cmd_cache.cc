@@ -37,6 +37,7 @@ struct CacheCommandFlags {
   bool json = false;
   bool off = false;
   bool all = false;
+  bool first_token = false;
   double days = 0;
   uint32_t limit = 50;
 };
@@ -103,7 +104,7 @@ Status Stat(const CacheCommandFlags& flags) {
     const bool block = row.kind == RecordKind::kBlock;
     ++(block ? sum.blocks : sum.states);
     (block ? sum.block_bytes : sum.state_bytes) += row.bytes;
-    sum.hits += block ? 0 : row.hits;
+    sum.hits = std::max(sum.hits, row.hits);  // whoever uses a record uses all it stands on
     sum.pinned += row.pinned ? 1 : 0;
     sum.oldest_ms = std::min(sum.oldest_ms, row.created_ms);
     sum.used_ms = std::max(sum.used_ms, row.used_ms);
@@ -120,28 +121,40 @@ Status Stat(const CacheCommandFlags& flags) {
                     {"states", sum.states},
                     {"block_bytes", sum.block_bytes},
                     {"state_bytes", sum.state_bytes},
+                    {"hits", sum.hits},
                     {"pinned", sum.pinned},
                     {"oldest_s", AgeSeconds(sum.oldest_ms)},
                     {"last_used_s", AgeSeconds(sum.used_ms)}});
   }
+  CACHALOT_TRY(const diskcache::WriteTotals totals, store->Totals());
+  const double amplification =
+      totals.record_bytes == 0
+          ? 0.0
+          : static_cast<double>(totals.device_bytes) / static_cast<double>(totals.record_bytes);
   if (flags.json) {
     fmt::print("{}\n", Json({{"directory", dir},
                              {"record_bytes", store->stats().bytes},
                              {"file_bytes", on_disk},
+                             {"written_record_bytes", totals.record_bytes},
+                             {"written_device_bytes", totals.device_bytes},
+                             {"write_amplification", amplification},
                              {"prefixes", list}})
                            .dump());
     return {};
   }
   fmt::print("{}: {} bytes of records in {} bytes of files\n", dir, store->stats().bytes, on_disk);
+  fmt::print("written so far: {} bytes of records, {} bytes by files and index: {:.2f} x\n",
+             totals.record_bytes, totals.device_bytes, amplification);
   for (const Json& one : list) {
     fmt::print(
         "  {}\n    scope {}: {} tokens in {} blocks ({} bytes), {} states ({} bytes), {} "
-        "pinned; oldest {}, last used {}\n",
+        "hits, {} pinned; oldest {}, last used {}\n",
         one["identity"].get<std::string>(), one["scope"].get<std::string>(),
         one["tokens"].get<uint64_t>(), one["blocks"].get<uint64_t>(),
         one["block_bytes"].get<uint64_t>(), one["states"].get<uint64_t>(),
-        one["state_bytes"].get<uint64_t>(), one["pinned"].get<uint64_t>(),
-        AgeText(one["oldest_s"].get<double>()), AgeText(one["last_used_s"].get<double>()));
+        one["state_bytes"].get<uint64_t>(), one["hits"].get<uint64_t>(),
+        one["pinned"].get<uint64_t>(), AgeText(one["oldest_s"].get<double>()),
+        AgeText(one["last_used_s"].get<double>()));
   }
   return {};
 }
@@ -268,7 +281,8 @@ Status Bench(const CacheCommandFlags& flags) {
                         .model = model,
                         .tokens = tokens,
                         .repeats = flags.repeats,
-                        .strategy = flags.cache.strategy});
+                        .strategy = flags.cache.strategy,
+                        .first_token = flags.first_token});
 }
 
 CLI::App* AddVerb(CLI::App& cache, const char* name, const char* help,
@@ -314,6 +328,8 @@ void RegisterCache(CLI::App& app, int& exit_code) {
   bench->add_option("--tokens", flags->tokens, "Its length, e.g. 1M (default: 128k)");
   bench->add_option("--repeats", flags->repeats, "Restores (default: 5)")
       ->check(CLI::Range(1, 1000));
+  bench->add_flag("--first-token", flags->first_token,
+                  "Load the weights and time requests whose prompt is that prefix, too");
   bench->add_option("--kv-swa", flags->cache.strategy, "As for serve (default: periodic:4096)");
   SetExamples(*cache,
               "cachalot cache stat -d /var/cache/cachalot\n"

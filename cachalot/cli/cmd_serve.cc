@@ -67,6 +67,7 @@ Result<serve::ServedModel> Describe(const ServeFlags& flags, const TextModel& mo
   served.think_close = model.tokenizer->FindSpecial(chat::kThinkClose);
   served.vocab_size = model.weights->config.vocab_size;
   served.max_context = engine.max_context();
+  served.drafts = model.weights->mtp.has_value() && flags.engine.speculate != "off";
   served.loaded_at = std::time(nullptr);
   return served;
 }

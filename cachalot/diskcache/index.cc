@@ -4,13 +4,14 @@
 #include <sqlite3.h>
 
 #include <cstring>
+#include <utility>
 
 #include "cachalot/base/strings.h"
 
 namespace cachalot::diskcache {
 namespace {
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;                 // 1 had no totals
 constexpr int kApplicationId = 0x434B5658;  // "CKVX"
 
 // synchronous=FULL: a commit that has returned survives a power cut.
@@ -28,6 +29,12 @@ constexpr const char* kSchema =
     " used INTEGER NOT NULL, hits INTEGER NOT NULL, pinned INTEGER NOT NULL) WITHOUT ROWID;"
     "PRAGMA application_id=1129010776;"
     "PRAGMA user_version=1;"
+    "COMMIT;";
+constexpr const char* kToVersion2 =
+    "BEGIN IMMEDIATE;"
+    "CREATE TABLE total(name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;"
+    "INSERT INTO total VALUES('record', 0), ('device', 0);"
+    "PRAGMA user_version=2;"
     "COMMIT;";
 static_assert(kApplicationId == 1129010776);
 
@@ -101,12 +108,13 @@ Result<std::unique_ptr<Index>> Index::Open(Storage& storage, const std::string& 
   }
   sqlite3_busy_timeout(index->db_, 2000);
   if (!read_only) CACHALOT_RETURN_IF_ERROR(index->Execute(kSetup));
-  CACHALOT_RETURN_IF_ERROR(index->Prepare());
+  CACHALOT_RETURN_IF_ERROR(index->Prepare(read_only));
   return index;
 }
 
 Index::~Index() {
-  for (sqlite3_stmt* statement : {insert_, delete_, touch_, pin_}) sqlite3_finalize(statement);
+  for (sqlite3_stmt* statement : {insert_, delete_, touch_, pin_, total_})
+    sqlite3_finalize(statement);
   sqlite3_close(db_);
 }
 
@@ -115,7 +123,7 @@ Status Index::Execute(const char* sql) {
   return {};
 }
 
-Status Index::Prepare() {
+Status Index::Prepare(bool read_only) {
   sqlite3_stmt* version = nullptr;
   int found = 0;
   if (sqlite3_prepare_v2(db_, "PRAGMA user_version", -1, &version, nullptr) != SQLITE_OK ||
@@ -132,13 +140,15 @@ Status Index::Prepare() {
                         "; give another directory or remove this one")};
   }
   if (found == 0) CACHALOT_RETURN_IF_ERROR(Execute(kSchema));
+  if (found < 2 && !read_only) CACHALOT_RETURN_IF_ERROR(Execute(kToVersion2));
   const auto prepare = [this](const char* sql, sqlite3_stmt** statement) {
     return sqlite3_prepare_v2(db_, sql, -1, statement, nullptr) == SQLITE_OK;
   };
   if (!prepare("INSERT OR REPLACE INTO record VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", &insert_) ||
       !prepare("DELETE FROM record WHERE key=?", &delete_) ||
       !prepare("UPDATE record SET used=?, hits=? WHERE key=?", &touch_) ||
-      !prepare("UPDATE record SET pinned=? WHERE key=?", &pin_)) {
+      !prepare("UPDATE record SET pinned=? WHERE key=?", &pin_) ||
+      (!read_only && !prepare("UPDATE total SET bytes=bytes+? WHERE name=?", &total_))) {
     return SqlError("prepare its statements");
   }
   return {};
@@ -172,6 +182,23 @@ Result<std::vector<IndexRoot>> Index::LoadRoots() {
   sqlite3_finalize(s);
   if (code != SQLITE_DONE) return SqlError("read its roots");
   return roots;
+}
+
+Result<WriteTotals> Index::LoadTotals() {
+  WriteTotals totals;
+  sqlite3_stmt* s = nullptr;
+  if (sqlite3_prepare_v2(db_, "SELECT name, bytes FROM total", -1, &s, nullptr) != SQLITE_OK) {
+    return totals;
+  }
+  int code = 0;
+  while ((code = sqlite3_step(s)) == SQLITE_ROW) {
+    const auto* name = reinterpret_cast<const char*>(sqlite3_column_text(s, 0));
+    const bool device = name != nullptr && std::string_view(name) == "device";
+    (device ? totals.device_bytes : totals.record_bytes) = ReadInt<uint64_t>(s, 1);
+  }
+  sqlite3_finalize(s);
+  if (code != SQLITE_DONE) return SqlError("read its totals");
+  return totals;
 }
 
 Status Index::Begin() { return Execute("BEGIN IMMEDIATE"); }
@@ -235,6 +262,25 @@ Status Index::SetPinned(const Key& key, bool pinned) {
   sqlite3_bind_int64(pin_, 1, pinned ? 1 : 0);
   BindKey(pin_, 2, key);
   return Finish(pin_);
+}
+
+Status Index::AddTotals(const WriteTotals& more) {
+  const std::pair<const char*, uint64_t> values[] = {{"record", more.record_bytes},
+                                                     {"device", more.device_bytes}};
+  for (const auto& [name, bytes] : values) {
+    sqlite3_bind_int64(total_, 1, static_cast<int64_t>(bytes));
+    sqlite3_bind_text(total_, 2, name, -1, SQLITE_STATIC);
+    CACHALOT_RETURN_IF_ERROR(Finish(total_));
+  }
+  return {};
+}
+
+uint64_t Index::TakeWrittenBytes() {
+  constexpr uint64_t kPageBytes = 4096;       // SQLite's default
+  constexpr uint64_t kFrameHeaderBytes = 24;  // in the log
+  int pages = 0, highest = 0;
+  sqlite3_db_status(db_, SQLITE_DBSTATUS_CACHE_WRITE, &pages, &highest, /*reset=*/1);
+  return static_cast<uint64_t>(pages) * (2 * kPageBytes + kFrameHeaderBytes);
 }
 
 }  // namespace cachalot::diskcache

@@ -42,6 +42,12 @@ struct IndexRoot {
   uint64_t scope = 0;
 };
 
+// Since the store was made: what write amplification is made of.
+struct WriteTotals {
+  uint64_t record_bytes = 0;
+  uint64_t device_bytes = 0;  // pages of segments and of the index, its log and its checkpoints
+};
+
 // Thread-safety: one thread at a time. Every change is inside Begin .. Commit.
 class Index {
  public:
@@ -53,6 +59,7 @@ class Index {
 
   Result<std::vector<IndexRow>> LoadRows();
   Result<std::vector<IndexRoot>> LoadRoots();
+  Result<WriteTotals> LoadTotals();  // zeros in an index of version 1
 
   Status Begin();
   // Once it has returned ok, the changes survive a power cut. An error leaves nothing changed.
@@ -64,11 +71,16 @@ class Index {
   Status Delete(const Key& key);
   Status Touch(const Key& key, int64_t used_ms, uint64_t hits);
   Status SetPinned(const Key& key, bool pinned);
+  Status AddTotals(const WriteTotals& more);
+
+  // Bytes that the database wrote since the last call: each changed page once to the log and,
+  // later, once to its place.
+  uint64_t TakeWrittenBytes();
 
  private:
   Index() = default;
   Status Execute(const char* sql);
-  Status Prepare();
+  Status Prepare(bool read_only);
   Status Finish(sqlite3_stmt* statement);  // steps once and resets
   Error SqlError(std::string_view action);
 
@@ -78,6 +90,7 @@ class Index {
   sqlite3_stmt* delete_ = nullptr;
   sqlite3_stmt* touch_ = nullptr;
   sqlite3_stmt* pin_ = nullptr;
+  sqlite3_stmt* total_ = nullptr;
 };
 
 }  // namespace cachalot::diskcache

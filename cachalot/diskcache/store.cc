@@ -404,6 +404,11 @@ std::vector<IndexRoot> Store::Roots() const {
   return roots;
 }
 
+Result<WriteTotals> Store::Totals() const {
+  const std::lock_guard lock(index_mutex_);
+  return index_->LoadTotals();
+}
+
 std::vector<IndexRow> Store::Rows() const {
   const std::lock_guard lock(mutex_);
   std::vector<IndexRow> rows;

@@ -98,6 +98,7 @@ class Store {
   Status SetPinned(const Key& key, bool pinned);
   StoreStats stats() const;
   std::vector<IndexRoot> Roots() const;
+  Result<WriteTotals> Totals() const;  // since the store was made, as of the last commit
   std::vector<IndexRow> Rows() const;  // a copy of all, in no order
 
  private:
@@ -155,7 +156,7 @@ class Store {
   bool stopping_ = false;
 
   // The writer's thread only, but for index_, which index_mutex_ guards.
-  std::mutex index_mutex_;
+  mutable std::mutex index_mutex_;
   std::unique_ptr<Index> index_;
   std::shared_ptr<StorageFile> open_file_;
   uint32_t open_segment_ = 0;

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -73,6 +74,46 @@ TEST_F(StoreTest, APrefixOutlivesTheStore) {
   // Another scope, another model: nothing.
   EXPECT_TRUE(store->Find(store->Root("model", 2), text).blocks.empty());
   EXPECT_TRUE(store->Find(store->Root("other", 1), text).blocks.empty());
+}
+
+TEST_F(StoreTest, WhatWasWrittenIsCounted) {
+  uint64_t records = 0;
+  for (uint64_t run = 1; run <= 2; ++run) {  // over restarts
+    const auto store = Open();
+    PutText(*store, store->Root("model", 1), Text(run, 0, 0, 1000));
+    ASSERT_TRUE(store->Flush().ok());
+    records += store->stats().written_bytes;
+    const auto totals = store->Totals();
+    ASSERT_TRUE(totals.ok());
+    EXPECT_EQ(totals->record_bytes, records);
+    EXPECT_GE(totals->device_bytes, records);
+  }
+  const auto totals = Open({.read_only = true})->Totals();
+  ASSERT_TRUE(totals.ok());
+  EXPECT_EQ(totals->record_bytes, records);
+}
+
+TEST_F(StoreTest, AnIndexWithoutTotalsIsBroughtUpToDate) {
+  const Tokens text = Text(1, 0, 0, 1000);
+  {
+    const auto store = Open();
+    PutText(*store, store->Root("model", 1), text);
+  }
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open((dir_ + "/index.db").c_str(), &db), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(db, "DROP TABLE total; PRAGMA user_version=1", nullptr, nullptr, nullptr),
+            SQLITE_OK);
+  sqlite3_close(db);
+  {
+    const auto looking = Open({.read_only = true});
+    EXPECT_EQ(looking->Totals()->record_bytes, 0u);
+    EXPECT_EQ(looking->Rows().size(), 8u);
+  }
+  const auto store = Open();
+  EXPECT_EQ(store->Find(store->Root("model", 1), text).blocks.size(), 7u);
+  PutText(*store, store->Root("model", 1), Text(2, 0, 0, 1000));
+  ASSERT_TRUE(store->Flush().ok());
+  EXPECT_GT(store->Totals()->record_bytes, 0u);
 }
 
 TEST_F(StoreTest, SharedBlocksAreStoredOnce) {

@@ -35,6 +35,7 @@ struct Store::Batch {
   std::vector<IndexRow> touched;
   std::vector<IndexRoot> roots;
   size_t taken = 0;  // items, also those dropped on the way
+  WriteTotals written;
 
   bool empty() const { return taken == 0 && removed.empty() && touched.empty() && roots.empty(); }
 };
@@ -202,6 +203,10 @@ Status Store::Append(Batch& batch) {
   CACHALOT_RETURN_IF_ERROR(open_file_->Write(begin, bytes));
   CACHALOT_RETURN_IF_ERROR(open_file_->Sync());
   open_offset_ = begin + bytes.size();
+  const uint64_t first_page = begin / kDirectAlignment;
+  const uint64_t end_page = (open_offset_ + kDirectAlignment - 1) / kDirectAlignment;
+  batch.written = {.record_bytes = bytes.size(),
+                   .device_bytes = (end_page - first_page) * kDirectAlignment};
   return {};
 }
 
@@ -215,7 +220,8 @@ Status Store::CommitBatch(Batch& batch) {
       CACHALOT_RETURN_IF_ERROR(index_->Touch(row.key, row.used_ms, row.hits));
     }
     for (const IndexRow& row : batch.rows) CACHALOT_RETURN_IF_ERROR(index_->Insert(row));
-    return {};
+    batch.written.device_bytes += index_->TakeWrittenBytes();  // of the commits before this one
+    return index_->AddTotals(batch.written);
   };
   if (const Status status = change(); !status.ok()) {
     index_->Rollback();

@@ -124,6 +124,10 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const model::Weig
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
 
+std::string Engine::cache_identity() const {
+  return CacheIdentity(*impl_->weights, impl_->options, impl_->target, impl_->drafter != nullptr);
+}
+
 Status Engine::Check(const Request& request) const {
   const uint32_t vocab = impl_->weights->config.vocab_size;
   if (request.prompt.empty()) {

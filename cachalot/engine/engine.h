@@ -135,6 +135,8 @@ class Engine {
   uint32_t num_threads() const;
   kernels::Target target() const;
   EngineStats stats() const;
+  // Everything that the bits of its cache depend on, under which prefixes are kept on disk.
+  std::string cache_identity() const;
   // Forgets the prefixes of a scope, on disk too.
   void PurgeCache(kvcache::CacheScope scope);
 

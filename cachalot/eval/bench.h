@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "cachalot/base/error.h"
 #include "cachalot/eval/bench_limits.h"
 #include "cachalot/eval/machine_info.h"
+#include "cachalot/eval/speculation_speed.h"
 #include "cachalot/model/forward.h"
 
 namespace cachalot::eval {
@@ -65,8 +67,10 @@ struct Bench {
   kernels::WideningRates widening;
   std::vector<PrefillFigures> prefill;  // by context
   std::vector<DecodeFigures> decode;    // by context, then by batch
-  MemoryUse memory;                     // mapped and private: the most after any part
-  uint64_t kv_bytes_in_use = 0;         // the most at any time: blocks and state slots
+  // If the checkpoint has an MTP block and its experts are not streamed.
+  std::optional<SpeculationFigures> speculation;
+  MemoryUse memory;              // mapped and private: the most after any part
+  uint64_t kv_bytes_in_use = 0;  // the most at any time: blocks and state slots
   uint64_t scratch_bytes = 0;
 };
 

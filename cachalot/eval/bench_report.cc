@@ -69,6 +69,16 @@ Json DecodeJson(const DecodeFigures& f, const Bench& bench) {
           {"experts", f.experts.layers.empty() ? Json() : ExpertStatsJson(f.experts)}};
 }
 
+Json SpeculationJson(const SpeculationFigures& f) {
+  return {{"acceptance", f.acceptance},
+          {"verify_s", f.verify_s},
+          {"draft_s", f.draft_s},
+          {"tokens_per_s", f.tokens_per_s},
+          {"plain_tokens_per_s", f.plain_tokens_per_s},
+          {"of_formula", f.of_formula()},
+          {"gain", f.gain()}};
+}
+
 Json MachineJson(const Bench& bench, const BenchRun& run) {
   return {{"cpu", run.machine.cpu},
           {"logical_cpus", run.machine.logical_cpus},
@@ -121,7 +131,8 @@ Json BenchJson(const Bench& bench, const BenchOptions& options, const BenchRun& 
             {"kv_bytes", bench.kv_bytes_in_use},
             {"scratch_bytes", bench.scratch_bytes}}},
           {"prefill", prefill},
-          {"decode", decode}};
+          {"decode", decode},
+          {"speculation", bench.speculation ? SpeculationJson(*bench.speculation) : Json()}};
 }
 
 }  // namespace cachalot::eval

@@ -51,6 +51,7 @@ TEST(BenchReport, JsonHasWhatCompareReads) {
   EXPECT_TRUE(json["machine"].contains("read_bytes_per_s"));
   EXPECT_TRUE(json["memory"].contains("private_bytes"));
   EXPECT_EQ(json["decode"][0]["profile"].size(), model::kNumStepOps);
+  EXPECT_TRUE(json["speculation"].is_null());
 }
 
 TEST(BenchReport, ChartIsOneWellFormedSvg) {

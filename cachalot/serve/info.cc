@@ -71,7 +71,7 @@ std::string SlotsBody(const ServedModel& model, uint32_t places, const engine::E
   for (uint32_t i = 0; i < places; ++i) {
     slots.push_back({{"id", i},
                      {"n_ctx", model.max_context},
-                     {"speculative", false},
+                     {"speculative", model.drafts},
                      {"is_processing", i < stats.running}});
   }
   return Dump(slots);

@@ -23,6 +23,7 @@ struct ServedModel {
   std::optional<uint32_t> think_close;   // the id of </think>
   uint32_t vocab_size = 0;
   uint32_t max_context = 0;
+  bool drafts = false;    // may guess tokens and verify them (the answers are the same)
   int64_t loaded_at = 0;  // Unix seconds
 };
 

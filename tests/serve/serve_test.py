@@ -169,6 +169,33 @@ class Answers(unittest.TestCase):
             self.assertTrue(1 <= value["age"] <= 99 and len(value["name"]) <= 12)
             self.assertLessEqual(set(value["tags"]), {"a", "b"})
 
+    def test_drafts_change_no_answer_that_a_schema_holds(self):
+        form = {"type": "json_schema", "json_schema": {"name": "who", "schema": {
+            "type": "object", "properties": {
+                "name": {"type": "string", "maxLength": 20},
+                "tags": {"type": "array", "items": {"enum": ["red", "green"]}, "minItems": 2, "maxItems": 6}},
+            "required": ["name", "tags"], "additionalProperties": False}}}
+        tools = [{"type": "function", "function": {"name": "add", "strict": True, "parameters": {
+            "type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}},
+            "required": ["a", "b"], "additionalProperties": False}}}]
+        bodies = [chat("Who?", seed=seed, max_tokens=120, temperature=t, logprobs=True, **more)
+                  for seed, t in enumerate((0, 0.7, 1.5))
+                  for more in ({"response_format": form}, {}, {"tools": tools, "tool_choice": "required"})]
+        answers = {}
+        for mode in ("on", "off"):
+            with Server(BINARY, "--speculate", mode) as server:
+                answers[mode] = [a["choices"] for a in together(
+                    [lambda b=b: server.post(CHAT, b) for b in bodies])]
+                drafted = server.metric("cachalot_draft_tokens_total")
+                self.assertEqual(drafted > 0, mode == "on")
+                self.assertEqual(server.get("/slots")[0]["speculative"], mode == "on")
+        for choices in answers["on"] + answers["off"]:
+            for call in choices[0]["message"].get("tool_calls") or []:
+                call.pop("id")  # random
+        self.assertEqual(answers["on"], answers["off"])
+        for choices in answers["on"][::3]:
+            self.assertLessEqual(set(json.loads(choices[0]["message"]["content"])["tags"]), {"red", "green"})
+
     def test_a_json_object(self):
         answer = self.server.post(CHAT, chat("Say it in json", seed=3, max_tokens=400,
                                              temperature=0.7,
