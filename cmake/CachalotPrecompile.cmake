@@ -11,6 +11,9 @@ if(CACHALOT_PCH)
     target_link_libraries(cachalot_test_pch PRIVATE fmt::fmt nlohmann_json::nlohmann_json GTest::gtest rapidcheck)
     target_precompile_headers(cachalot_test_pch PRIVATE ${PROJECT_SOURCE_DIR}/cmake/precompiled.h
                               <gtest/gtest.h> <rapidcheck.h>)
+    # As executables are compiled: clang refuses a header that was precompiled otherwise.
+    set_target_properties(cachalot_test_pch PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(cachalot_test_pch PRIVATE -fPIE)
   endif()
 endif()
 

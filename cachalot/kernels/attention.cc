@@ -53,7 +53,7 @@ void Attention(const AttentionArgs& args, const Context& ctx) {
     });
     return;
   }
-  ScoreFn* score_bf16 = ctx.target == Target::kAvx512Bf16 ? X86ScoreBF16() : nullptr;
+  ScoreFn* score_bf16 = HasBf16Dot(ctx.target) ? X86ScoreBF16() : nullptr;
   const uint32_t per_task =
       HeadsPerTask(args.queries.size(), args.num_heads, ctx.pool->num_threads());
   const size_t groups = (args.num_heads + per_task - 1) / per_task;

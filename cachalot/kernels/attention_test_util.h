@@ -93,7 +93,7 @@ inline double AttentionErrorBound(double score_error, double weighted_magnitude,
 // Relative error of a product q . k against the sum of magnitudes: BF16 rounds q by 2^-9 where the
 // target does so, and d products and sums round by 2^-24.
 inline double ScoreRounding(Target target, Path path, size_t d) {
-  const bool bf16 = path == Path::kSimd && target == Target::kAvx512Bf16;
+  const bool bf16 = path == Path::kSimd && HasBf16Dot(target);
   return (bf16 ? 0x1p-9 : 0.0) + static_cast<double>(d + 8) * 0x1p-24;
 }
 

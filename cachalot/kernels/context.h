@@ -17,7 +17,12 @@ namespace cachalot::kernels {
 enum class Path : uint8_t { kReference, kSimd };
 
 // An instruction set with its own code. Bits may differ between targets, never within one.
-enum class Target : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kNeon };
+enum class Target : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kAmxBf16, kNeon };
+
+// What the names stand for: kAmxBf16 is kAvx512Bf16 with matrix tiles, and so on down.
+constexpr bool HasBf16Dot(Target t) { return t == Target::kAvx512Bf16 || t == Target::kAmxBf16; }
+constexpr bool HasVnni(Target t) { return t == Target::kAvx512Vnni || HasBf16Dot(t); }
+constexpr bool HasAvx512(Target t) { return t == Target::kAvx512 || HasVnni(t); }
 
 std::string_view TargetName(Target target);  // "avx512-bf16"
 std::optional<Target> TargetFromName(std::string_view name);

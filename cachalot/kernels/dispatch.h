@@ -28,7 +28,7 @@ struct TargetFns {
     Fn* fn = nullptr;
     if (target == Target::kAvx2) fn = avx2;
     if (target == Target::kAvx512) fn = avx3;
-    if (target == Target::kAvx512Vnni || target == Target::kAvx512Bf16) fn = avx3_dl;
+    if (HasVnni(target)) fn = avx3_dl;
     return fn != nullptr ? fn : portable;  // kScalar; on Arm the static target is NEON
   }
 };

@@ -31,8 +31,10 @@ struct TileFns {
   explicit TileFns(const Context& ctx) {
     if (ctx.path == Path::kReference) return;
     if (GemmTileFn* fn = HighwayGemmTile(ctx.target); fn != nullptr) f32 = bf16 = fn;
-    if (ctx.target != Target::kAvx512Bf16) return;
-    if (GemmTileFn* fn = X86GemmTileBF16(); fn != nullptr) bf16 = fn;
+    GemmTileFn* fn = nullptr;
+    if (ctx.target == Target::kAvx512Bf16) fn = X86GemmTileBF16();
+    if (ctx.target == Target::kAmxBf16) fn = AmxGemmTileBF16();
+    if (fn != nullptr) bf16 = fn;
   }
   void Run(const GemmTile& tile) const { tile.job->bf16 ? bf16(tile) : f32(tile); }
 

@@ -35,7 +35,7 @@ struct GemmJobT {
   bool b_transposed = false;
   bool accumulate = false;  // adds to c instead of overwriting it
   // Operands may be rounded to BF16 (nearest even, subnormals to zero), products and sums stay
-  // float32. Only a target with the instruction (kAvx512Bf16) does; on others it would cost time
+  // float32. Only targets with such an instruction do; on others it would cost time
   // and precision. Ignored for double and by Path::kReference.
   bool bf16 = false;
 };

@@ -100,7 +100,7 @@ TEST_P(GemmTest, MatchesExactSumsInEveryOrientation) {
 // are rounded already.
 TEST_P(GemmTest, Bf16OperandsInEveryOrientation) {
   ThreadPool pool(2);
-  const bool rounds = GetParam() == Target::kAvx512Bf16;
+  const bool rounds = HasBf16Dot(GetParam());
   const Shape shapes[] = {{1, 1, 1},      {3, 5, 7},     {17, 33, 129},
                           {130, 24, 300}, {600, 40, 31}, {2, 70, 0}};
   for (const Shape& shape : shapes) {

@@ -34,8 +34,10 @@ using GemmTileFn = void(const GemmTile& tile);
 // The code for `target`; null where this build has none (the reference runs instead).
 GemmTileFn* HighwayGemmTile(Target target);
 
-// With operands rounded to BF16; for Target::kAvx512Bf16. Null where there is none.
+// With operands rounded to BF16; for Target::kAvx512Bf16 and for Target::kAmxBf16. Null where there
+// is none.
 GemmTileFn* X86GemmTileBF16();
+GemmTileFn* AmxGemmTileBF16();
 
 // Scalar, the statement of what Gemm computes. Any scratch, also none.
 namespace ref {

@@ -51,7 +51,7 @@ class Scorer {
     if (ctx.path == Path::kReference || !native) return;
     floats_ = HighwayIndexScores(ctx.target);
     integers_ = HasX86IndexScores(ctx.target);
-    score_bf16_ = ctx.target == Target::kAvx512Bf16 ? X86ScoreBF16() : nullptr;
+    score_bf16_ = HasBf16Dot(ctx.target) ? X86ScoreBF16() : nullptr;
   }
 
   size_t scratch_bytes() const { return RoundUp(scratch_bytes_, kCacheLineBytes); }

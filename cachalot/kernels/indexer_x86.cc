@@ -376,9 +376,7 @@ void Run(const IndexTask& task, IndexFn* floats, ScoreFn* score_bf16) {
 void X86IndexScores(const IndexTask& task, IndexFn* floats, ScoreFn* score_bf16) {
   Run(task, floats, score_bf16);
 }
-bool HasX86IndexScores(Target target) {
-  return target == Target::kAvx512Vnni || target == Target::kAvx512Bf16;
-}
+bool HasX86IndexScores(Target target) { return HasVnni(target); }
 
 }  // namespace cachalot::kernels
 HWY_POP_ATTRIBUTES

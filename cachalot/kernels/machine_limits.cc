@@ -150,13 +150,13 @@ Loops ChooseLoops(Target target) {
   Loops loops;
 #if defined(__x86_64__)
   if (target == Target::kAvx2) loops.f32 = &FmaLoop256;
-  if (target == Target::kAvx512 || target == Target::kAvx512Vnni || target == Target::kAvx512Bf16) {
+  if (HasAvx512(target)) {
     loops.f32 = &FmaLoop512;
     loops.f32_lanes = 16;
     loops.sum_lines = &SumLines512;
   }
-  if (target == Target::kAvx512Vnni || target == Target::kAvx512Bf16) loops.int8 = &Int8Loop512;
-  if (target == Target::kAvx512Bf16) loops.bf16 = &Bf16Loop512;
+  if (HasVnni(target)) loops.int8 = &Int8Loop512;
+  if (HasBf16Dot(target)) loops.bf16 = &Bf16Loop512;
 #else
   static_cast<void>(target);
 #endif

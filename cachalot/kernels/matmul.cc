@@ -25,7 +25,7 @@ PanelFn<float>* ChoosePanelFn(const Context& ctx, const MatMulJob<float>*) {
 
 PanelFn<BF16>* ChoosePanelFn(const Context& ctx, const MatMulJob<BF16>*) {
   if (ctx.path == Path::kReference) return nullptr;
-  return ctx.target == Target::kAvx512Bf16 ? X86PanelBF16() : HighwayPanelBF16(ctx.target);
+  return HasBf16Dot(ctx.target) ? X86PanelBF16() : HighwayPanelBF16(ctx.target);
 }
 
 template <typename X>
@@ -107,7 +107,7 @@ void MatMul(std::span<const MatMulJob<float>> jobs, const Context& ctx) { RunJob
 void MatMul(std::span<const MatMulJob<BF16>> jobs, const Context& ctx) { RunJobs(jobs, ctx); }
 
 size_t DealtCols(size_t cols, const Context& ctx) {
-  const bool deals = ctx.path != Path::kReference && ctx.target == Target::kAvx512Bf16;
+  const bool deals = ctx.path != Path::kReference && HasBf16Dot(ctx.target);
   return deals ? PaddedCols(cols) : 0;
 }
 
