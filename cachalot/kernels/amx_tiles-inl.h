@@ -22,20 +22,23 @@ inline constexpr size_t kTileRows = 16;
 inline constexpr size_t kTileK = 32;      // BF16 of a row of a
 inline constexpr size_t kTilePairs = 16;  // rows of b
 
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// The thread's tiles, from here to the end of the scope.
+// The thread's tiles, from here to the end of the scope: 0 to 3 are c, 4 and 5 a, 6 and 7 b.
+// With `columns` of c and b fewer than 16, their rows in memory may be that much shorter.
 class Tiles {
  public:
-  Tiles() {
-    static constexpr TileConfig kWhole;
-    _tile_loadconfig(&kWhole);
+  explicit Tiles(size_t columns = kTileRows) {
+    struct alignas(64) Config {
+      uint8_t palette = 1;
+      uint8_t start_row = 0;
+      uint8_t reserved[14] = {};
+      uint16_t row_bytes[16] = {};
+      uint8_t rows[16] = {};
+    } config;
+    for (size_t i = 0; i < 8; ++i) {
+      config.rows[i] = kTileRows;
+      config.row_bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? 64 : 4 * columns);
+    }
+    _tile_loadconfig(&config);
   }
   ~Tiles() { _tile_release(); }
   Tiles(const Tiles&) = delete;

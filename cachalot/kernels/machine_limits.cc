@@ -134,6 +134,41 @@ float SumLines512(const uint8_t* data, size_t bytes) {
 HWY_POP_ATTRIBUTES
 #endif  // __x86_64__
 
+#if defined(__x86_64__)
+HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,amx-tile,amx-bf16")
+#include "cachalot/kernels/amx_tiles-inl.h"
+namespace cachalot::kernels {
+namespace {
+
+// Four accumulators in turns: a product waits four times as long for one as for the unit.
+float AmxBf16Loop(size_t iterations) {
+  const Tiles tiles;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(6);
+  for (size_t i = 0; i < iterations; ++i) {
+    HWY_UNROLL(3)
+    for (size_t round = 0; round < kAccumulators / 4; ++round) {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 6);
+      _tile_dpbf16ps(2, 4, 6);
+      _tile_dpbf16ps(3, 4, 6);
+    }
+  }
+  alignas(64) float sums[kTileRows * kTileRows];
+  _tile_stored(0, sums, 64);
+  MemoryFence();
+  return sums[0];
+}
+
+}  // namespace
+}  // namespace cachalot::kernels
+HWY_POP_ATTRIBUTES
+#endif  // __x86_64__
+
 namespace cachalot::kernels {
 namespace {
 
@@ -141,6 +176,7 @@ struct Loops {
   LoopFn* f32 = &PortableLoop;
   double f32_lanes = 8;
   LoopFn* bf16 = nullptr;
+  double bf16_flops = 64;  // of an instruction
   LoopFn* int8 = nullptr;
   float (*sum_lines)(const uint8_t*, size_t) = &SumLines;
 };
@@ -157,6 +193,10 @@ Loops ChooseLoops(Target target) {
   }
   if (HasVnni(target)) loops.int8 = &Int8Loop512;
   if (HasBf16Dot(target)) loops.bf16 = &Bf16Loop512;
+  if (target == Target::kAmxBf16) {
+    loops.bf16 = &AmxBf16Loop;
+    loops.bf16_flops = 2.0 * kTileRows * kTileRows * kTileK;
+  }
 #else
   static_cast<void>(target);
 #endif
@@ -259,7 +299,7 @@ MachineLimits MeasureMachineLimits(const Context& ctx, size_t buffer_bytes) {
   MachineLimits limits;
   limits.read_bytes_per_s = MeasureReads(ctx, loops, AlignedBuffer<uint8_t>(buffer_bytes));
   limits.f32_flop_per_s = MeasureRate(ctx, loops.f32, 2 * loops.f32_lanes);
-  limits.bf16_flop_per_s = MeasureRate(ctx, loops.bf16, 64);
+  limits.bf16_flop_per_s = MeasureRate(ctx, loops.bf16, loops.bf16_flops);
   limits.int8_op_per_s = MeasureRate(ctx, loops.int8, 128);
   return limits;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "cachalot/base/check.h"
 #include "cachalot/kernels/matmul_panel.h"
@@ -25,7 +26,8 @@ PanelFn<float>* ChoosePanelFn(const Context& ctx, const MatMulJob<float>*) {
 
 PanelFn<BF16>* ChoosePanelFn(const Context& ctx, const MatMulJob<BF16>*) {
   if (ctx.path == Path::kReference) return nullptr;
-  return HasBf16Dot(ctx.target) ? X86PanelBF16() : HighwayPanelBF16(ctx.target);
+  if (ctx.target == Target::kAmxBf16) return AmxPanelBF16();
+  return ctx.target == Target::kAvx512Bf16 ? X86PanelBF16() : HighwayPanelBF16(ctx.target);
 }
 
 template <typename X>
@@ -75,7 +77,7 @@ class PanelIndex {
     const MatMulJob<X>& job = jobs_[j];
     const uint32_t rows = PanelRows(job.w.cols);
     const uint32_t begin = static_cast<uint32_t>(panel) * rows;
-    return {&job, begin, std::min(rows, job.w.rows - begin), nullptr};
+    return {&job, begin, std::min(rows, job.w.rows - begin)};
   }
 
  private:
@@ -93,8 +95,10 @@ void RunJobs(std::span<const MatMulJob<X>> jobs, const Context& ctx) {
   if (run == nullptr) run = &ReferencePanel<X>;
   for (const MatMulJob<X>& job : jobs) CheckJob(job);
   const PanelIndex<X> index(jobs);
+  std::array<const MatMulJob<X>*, 256> last{};  // of the first workers
   ctx.pool->ParallelFor(index.num_panels(), [&](size_t task, size_t worker) {
     MatMulPanel<X> panel = index.Find(task);
+    if (worker < last.size()) panel.again = std::exchange(last[worker], panel.job) == panel.job;
     panel.scratch = ctx.pool->WorkerScratch(worker, PanelScratchBytes(panel.job->w.cols));
     if (ctx.traffic != nullptr) ctx.traffic->Add(panel.job->w, panel.count, panel.job->y.rows);
     run(panel);
@@ -102,6 +106,18 @@ void RunJobs(std::span<const MatMulJob<X>> jobs, const Context& ctx) {
 }
 
 }  // namespace
+
+void MultiplyByReference(const MatMulPanel<BF16>& panel, uint64_t rows, float* row) {
+  const MatMulJob<BF16>& job = *panel.job;
+  for (uint32_t r = 0; r < panel.count; ++r) {
+    if ((rows >> r & 1) == 0) continue;
+    WidenRow(job.w, panel.begin + r, {row, job.w.cols});
+    for (size_t m = 0; m < job.y.rows; ++m) {
+      job.y.data[m * job.y.stride + panel.begin + r] =
+          ref::Dot({panel.XRow(m), job.w.cols}, {row, job.w.cols});
+    }
+  }
+}
 
 void MatMul(std::span<const MatMulJob<float>> jobs, const Context& ctx) { RunJobs(jobs, ctx); }
 void MatMul(std::span<const MatMulJob<BF16>> jobs, const Context& ctx) { RunJobs(jobs, ctx); }

@@ -22,6 +22,7 @@ struct MatMulPanel {
   uint32_t begin = 0;
   uint32_t count = 0;
   uint8_t* scratch = nullptr;  // PanelScratchBytes(job->w.cols), 64-byte aligned
+  bool again = false;          // scratch is as another panel of this job left it, in this call
 
   const X* XRow(size_t m) const { return Row(job->x, m); }
   const X* DealtRow(size_t m) const { return Row(job->dealt, m); }  // only if there are any
@@ -57,8 +58,9 @@ inline constexpr size_t kRowPadFloats = 16;
 // whole panel widened (docs/log.md, 2026-11-24 and 2026-11-25).
 inline constexpr size_t kBlockCols = 1024;
 inline constexpr size_t kBlockTokens = 48;
+// The code for matrix tiles widens the panel by 16 rows, also where it has 8.
 constexpr size_t WidenedWords(size_t cols) {
-  const size_t panel = PanelRows(cols) * PaddedCols(cols);
+  const size_t panel = (PanelRows(cols) < 16 ? 16 : PanelRows(cols)) * PaddedCols(cols);
   return panel < kGroupRows * kBlockCols ? kGroupRows * kBlockCols : panel;
 }
 
@@ -84,6 +86,9 @@ constexpr size_t PanelScratchBytes(size_t cols) {
 PanelFn<float>* HighwayPanelF32(Target target);
 PanelFn<BF16>* HighwayPanelBF16(Target target);
 PanelFn<BF16>* X86PanelBF16();  // AVX-512 BF16
+PanelFn<BF16>* AmxPanelBF16();  // matrix tiles
+// Rows of a panel (bit r: panel.begin + r) whose scales do not fit BF16, in float32. row [cols].
+void MultiplyByReference(const MatMulPanel<BF16>& panel, uint64_t rows, float* row);
 // A row as MatMulJob::dealt wants it, zeros up to a whole step of 128; a no-op without that code.
 void X86DealRow(const BF16* x, size_t cols, BF16* out);
 

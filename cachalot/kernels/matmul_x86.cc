@@ -13,7 +13,6 @@
 // The instruction takes subnormal inputs for zero, so weights must widen to normal numbers: scales
 // that would not let them send the row through ref::Dot.
 #include "cachalot/kernels/matmul_panel.h"
-#include "cachalot/kernels/matmul_ref.h"
 
 #if !defined(__x86_64__)
 namespace cachalot::kernels {
@@ -112,30 +111,10 @@ const uint16_t* PackToken(const Panel& panel, size_t m, size_t i, const Scratch&
   return InOrder<Reader>(panel.XRow(m), cols, scratch.packed + i * (scratch.padded + kVector));
 }
 
-// Stored bytes that will be read soon: the hardware prefetcher of a core does not follow 8 rows at
-// once. Few tokens want them in L1, 1 KiB of each row ahead: with the next group of rows ahead
+// Few tokens want stored bytes in L1, 1 KiB of each row ahead: with the next group of rows ahead
 // they left L1 again, and L2 alone is 10 to 30 % slower on Zen 5. Widened blocks of many tokens
-// fill L1, so those fetch the next group to L2 (docs/log.md, 2026-11-23 and 2026-11-25). Where to
-// is found by one comparison a step; an address computed in full cost one token 15 %.
+// fill L1, so those fetch the next group to L2 (docs/log.md, 2026-11-23 and 2026-11-25).
 constexpr size_t kLeadBytes = 1024;
-constexpr int kToL1 = 3;  // localities of __builtin_prefetch
-constexpr int kToL2 = 2;
-template <int kLocality>
-struct Upcoming {
-  // Reads `lead` bytes of each row ahead; past the end of a row, those of the next group's rows.
-  Upcoming(const WeightView& w, size_t lead)
-      : turn(w.row_bytes() - std::min(lead, w.row_bytes())),
-        before(std::min(lead, w.row_bytes())),
-        after(before + (kGroupRows - 1) * w.row_bytes()) {}
-  HWY_INLINE void Aim(size_t offset) { ahead = offset < turn ? before : after; }
-  HWY_INLINE void Prefetch(const uint8_t* at, size_t bytes) const {
-    for (size_t b = 0; b < bytes; b += kCacheLineBytes) {
-      __builtin_prefetch(at + ahead + b, /*rw=*/0, kLocality);
-    }
-  }
-  size_t turn, before, after;
-  size_t ahead = 0;
-};
 
 // A block of columns [begin, end) of K; the last one may end inside a step.
 struct Columns {
@@ -412,19 +391,6 @@ uint64_t MultiplyMany(const Panel& panel, const Scratch& scratch) {
   return slow;
 }
 
-// Rows whose scales do not fit BF16: float32, by the reference.
-void MultiplySlowRows(const Panel& panel, uint64_t slow, float* row) {
-  const MatMulJob<BF16>& job = *panel.job;
-  for (uint32_t r = 0; r < panel.count; ++r) {
-    if ((slow >> r & 1) == 0) continue;
-    WidenRow(job.w, panel.begin + r, {row, job.w.cols});
-    for (size_t m = 0; m < job.y.rows; ++m) {
-      job.y.data[m * job.y.stride + panel.begin + r] =
-          ref::Dot({panel.XRow(m), job.w.cols}, {row, job.w.cols});
-    }
-  }
-}
-
 // Bits do not depend on the way taken (see the top), so the number of tokens may choose it.
 template <class Reader>
 uint64_t Multiply(const Panel& panel, const Scratch& scratch) {
@@ -436,7 +402,7 @@ template <class Reader>
 void RunPanel(const Panel& panel) {
   const Scratch scratch(panel);
   const uint64_t slow = Multiply<Reader>(panel, scratch);
-  if (slow != 0) MultiplySlowRows(panel, slow, scratch.row);
+  if (slow != 0) MultiplyByReference(panel, slow, scratch.row);
 }
 
 void Run(const Panel& panel) {
@@ -444,11 +410,11 @@ void Run(const Panel& panel) {
     case WeightKind::kF32:
       break;  // refused by MatMul
     case WeightKind::kBF16:
-      return RunPanel<ReaderBF16>(panel);
+      return RunPanel<ReaderBF16<> >(panel);
     case WeightKind::kFP8:
-      return RunPanel<ReaderFP8>(panel);
+      return RunPanel<ReaderFP8<> >(panel);
     case WeightKind::kFP4:
-      return RunPanel<ReaderFP4>(panel);
+      return RunPanel<ReaderFP4<> >(panel);
   }
 }
 

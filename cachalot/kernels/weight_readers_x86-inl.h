@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Inside of matmul_x86.cc: stored weights to BF16 vectors, a step of columns at a time (AVX-512
-// with VBMI). Included once, within that file's target attributes.
+// Inside of matmul_x86.cc and matmul_amx.cc: stored weights to BF16 vectors, a step of columns at a
+// time (AVX-512 with VBMI). Included within the file's target attributes.
 //
-// A reader has
+// A reader of kRows rows at once has
 //   kStep       columns of a step, kVectors = kStep / 32 vectors of 32 BF16
 //   kStepBytes  bytes of a row's step
 //   kOrder      which columns of x those vectors meet: see Order
-//   StartGroup  points at 8 rows of the panel it was made for
+//   StartGroup  points at kRows rows of the panel it was made for
 //   slow        after that: rows whose scales leave BF16's normal range
 //   StartStep   what the rows of a step share
 //   Load        one row's codes; LoadTail the same for the last, partial step, zeros behind it
@@ -82,18 +82,44 @@ alignas(64) inline constexpr std::array<uint8_t, 64> kEvenBytes = MakeEvenBytes(
 HWY_INLINE uint64_t LowBits(size_t n) { return n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
 HWY_INLINE uint32_t LowBits32(size_t n) { return static_cast<uint32_t>(LowBits(n)); }
 
-// Rows [n, n + 8) of a weight. Rows past the end of the panel repeat its last, so that a short
+// Rows [n, n + kRows) of a weight. Rows past the end of the panel repeat its last, so that a short
 // group runs the same code; their results are dropped.
+template <uint32_t kRows>
 struct GroupRows {
   void Point(const WeightView& w, uint32_t n, uint32_t count) {
-    for (uint32_t r = 0; r < kGroupRows; ++r) row[r] = w.row(n + std::min(r, count - 1));
+    for (uint32_t r = 0; r < kRows; ++r) row[r] = w.row(n + std::min(r, count - 1));
     slow = 0;
   }
-  const uint8_t* row[kGroupRows];
+  const uint8_t* row[kRows];
   uint32_t slow = 0;  // bit r: row r needs the float32 path
 };
 
-struct ReaderBF16 : GroupRows {
+// Stored bytes that will be read soon: the hardware prefetcher of a core does not follow 8 rows at
+// once. Where to is found by one comparison a step; an address computed in full cost one token 15
+// %.
+inline constexpr int kToL1 = 3;  // localities of __builtin_prefetch
+inline constexpr int kToL2 = 2;
+template <int kLocality, uint32_t kRows = kGroupRows>
+struct Upcoming {
+  // Reads `lead` bytes of each row ahead; past the end of a row, those of the next group's rows.
+  Upcoming(const WeightView& w, size_t lead)
+      : turn(w.row_bytes() - std::min(lead, w.row_bytes())),
+        before(std::min(lead, w.row_bytes())),
+        after(before + (kRows - 1) * w.row_bytes()) {}
+  HWY_INLINE void Aim(size_t offset) { ahead = offset < turn ? before : after; }
+  HWY_INLINE void Prefetch(const uint8_t* at, size_t bytes) const {
+    for (size_t b = 0; b < bytes; b += kCacheLineBytes) {
+      __builtin_prefetch(at + ahead + b, /*rw=*/0, kLocality);
+    }
+  }
+  size_t turn, before, after;
+  size_t ahead = 0;
+};
+
+template <uint32_t kRows = kGroupRows>
+struct ReaderBF16 : GroupRows<kRows> {
+  using GroupRows<kRows>::row;
+  using GroupRows<kRows>::slow;
   static constexpr size_t kStep = 64;
   static constexpr size_t kStepBytes = 2 * kStep;
   static constexpr size_t kVectors = kStep / 32;
@@ -103,7 +129,7 @@ struct ReaderBF16 : GroupRows {
   };
 
   ReaderBF16(const WeightView& w, uint32_t, uint8_t*) : weight(w) {}
-  void StartGroup(uint32_t n, uint32_t count) { Point(weight, n, count); }
+  void StartGroup(uint32_t n, uint32_t count) { this->Point(weight, n, count); }
 
   HWY_INLINE void StartStep(size_t) {}
   HWY_INLINE Codes Load(uint32_t r, size_t step) const {
@@ -124,7 +150,10 @@ struct ReaderBF16 : GroupRows {
   const WeightView& weight;
 };
 
-struct ReaderFP4 : GroupRows {
+template <uint32_t kRows = kGroupRows>
+struct ReaderFP4 : GroupRows<kRows> {
+  using GroupRows<kRows>::row;
+  using GroupRows<kRows>::slow;
   static constexpr size_t kStep = 128;
   static constexpr size_t kStepBytes = kStep / 2;
   static constexpr size_t kVectors = kStep / 32;
@@ -141,12 +170,12 @@ struct ReaderFP4 : GroupRows {
         spread(_mm512_load_si512(kSpreadFP4.data())) {}
 
   void StartGroup(uint32_t n, uint32_t count) {
-    Point(weight, n, count);
+    this->Point(weight, n, count);
     const size_t blocks = weight.cols / kFP4Block;
     // Of the next group: waiting for them here took a quarter of a group's time.
-    const uint8_t* next = weight.scales + (n + kGroupRows) * blocks;
-    for (size_t b = 0; b < kGroupRows * blocks; b += kCacheLineBytes) __builtin_prefetch(next + b);
-    for (uint32_t r = 0; r < kGroupRows; ++r) {
+    const uint8_t* next = weight.scales + (n + kRows) * blocks;
+    for (size_t b = 0; b < kRows * blocks; b += kCacheLineBytes) __builtin_prefetch(next + b);
+    for (uint32_t r = 0; r < kRows; ++r) {
       PrepareScales(weight.scales + (n + std::min(r, count - 1)) * blocks, blocks, r);
     }
   }
@@ -192,7 +221,7 @@ struct ReaderFP4 : GroupRows {
   }
 
   const WeightView& weight;
-  uint16_t* drop;  // [kGroupRows][stride]
+  uint16_t* drop;  // [kRows][stride]
   size_t stride;
   __m512i table, spread;
 };
@@ -200,7 +229,10 @@ struct ReaderFP4 : GroupRows {
 // vpermi2b looks 64 bytes up in 128 entries at once: one table for the low and one for the high
 // byte of the BF16 word, both with the scale of a block of 128 columns added. A panel lies in one
 // row of blocks, so its tables are made once.
-struct ReaderFP8 : GroupRows {
+template <uint32_t kRows = kGroupRows>
+struct ReaderFP8 : GroupRows<kRows> {
+  using GroupRows<kRows>::row;
+  using GroupRows<kRows>::slow;
   static constexpr size_t kStep = 64;
   static constexpr size_t kStepBytes = kStep;
   static constexpr size_t kVectors = kStep / 32;
@@ -219,8 +251,8 @@ struct ReaderFP8 : GroupRows {
     }
   }
   void StartGroup(uint32_t n, uint32_t count) {
-    Point(weight, n, count);
-    if (all_slow) slow = (1u << kGroupRows) - 1;
+    this->Point(weight, n, count);
+    if (all_slow) slow = (1u << kRows) - 1;
   }
 
   static void MakeTables(uint16_t rebias, uint8_t* out) {
@@ -296,7 +328,7 @@ HWY_INLINE void DealNibbles(const __m512i* in, uint16_t* out) {
 
 // x of one token, dealt; columns past the end are zero.
 inline void PackNibbles(const BF16* x, size_t cols, uint16_t* out) {
-  constexpr size_t kStep = ReaderFP4::kStep;
+  constexpr size_t kStep = ReaderFP4<>::kStep;
   size_t k = 0;
   for (; k + kStep <= cols; k += kStep) {
     const __m512i in[4] = {_mm512_loadu_si512(x + k), _mm512_loadu_si512(x + k + 32),
