@@ -3,8 +3,14 @@
 // 6, two a cycle); reads are sums of whole cache lines, one contiguous slice a thread.
 #include "cachalot/kernels/machine_limits.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
 
 #include "cachalot/kernels/matmul.h"
 #include "cachalot/threading/aligned_buffer.h"
@@ -226,7 +232,30 @@ double MeasureRate(const Context& ctx, LoopFn* loop, double ops) {
   return ops * kAccumulators * kIterations * static_cast<double>(sink.size()) / seconds;
 }
 
-double MeasureReads(const Context& ctx, const Loops& loops, const AlignedBuffer<uint8_t>& buffer) {
+// Memory to read, written once; in 2 MiB pages where the system has them, as weights are at best:
+// with small ones a virtual machine spends as much on translations as on reading.
+class ReadBuffer {
+ public:
+  explicit ReadBuffer(size_t bytes) : size_(bytes) {
+    constexpr size_t kHugePageBytes = size_t{2} << 20;
+    const size_t whole = (bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
+    data_.reset(static_cast<uint8_t*>(std::aligned_alloc(kHugePageBytes, whole)));
+    if (data_ == nullptr) throw std::bad_alloc();
+    madvise(data_.get(), whole, MADV_HUGEPAGE);  // a wish
+    std::memset(data_.get(), 1, whole);
+  }
+  const uint8_t* data() const { return data_.get(); }
+  size_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(uint8_t* p) const { std::free(p); }
+  };
+  std::unique_ptr<uint8_t, Free> data_;
+  size_t size_;
+};
+
+double MeasureReads(const Context& ctx, const Loops& loops, const ReadBuffer& buffer) {
   const size_t threads = ctx.pool->num_threads();
   const size_t slice = buffer.size() / threads / kCacheLineBytes * kCacheLineBytes;
   std::vector<float> sink(threads);
@@ -280,7 +309,7 @@ double WideningRate(const Context& ctx, WeightKind kind) {
 
 std::vector<double> ReadBandwidths(Target target, uint32_t max_threads, size_t buffer_bytes) {
   const Loops loops = ChooseLoops(target);
-  const AlignedBuffer<uint8_t> buffer(buffer_bytes);
+  const ReadBuffer buffer(buffer_bytes);
   std::vector<double> rates;
   for (uint32_t threads = 1; threads <= max_threads; ++threads) {
     ThreadPool pool(threads);
@@ -297,7 +326,7 @@ WideningRates MeasureWidening(const Context& ctx) {
 MachineLimits MeasureMachineLimits(const Context& ctx, size_t buffer_bytes) {
   const Loops loops = ChooseLoops(ctx.target);
   MachineLimits limits;
-  limits.read_bytes_per_s = MeasureReads(ctx, loops, AlignedBuffer<uint8_t>(buffer_bytes));
+  limits.read_bytes_per_s = MeasureReads(ctx, loops, ReadBuffer(buffer_bytes));
   limits.f32_flop_per_s = MeasureRate(ctx, loops.f32, 2 * loops.f32_lanes);
   limits.bf16_flop_per_s = MeasureRate(ctx, loops.bf16, loops.bf16_flops);
   limits.int8_op_per_s = MeasureRate(ctx, loops.int8, 128);

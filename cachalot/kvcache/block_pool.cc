@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -10,22 +9,6 @@
 #include "cachalot/kvcache/kv_cache.h"
 
 namespace cachalot::kvcache {
-namespace {
-
-// A slab of at least this size asks for 2 MiB pages: restoring a million tokens into memory that
-// was never touched is otherwise page faults for the most part. What a slab in use wastes is less
-// than one such page, 3 % of it.
-constexpr size_t kHugeSlabBytes = size_t{64} << 20;
-
-// A wish: whoever refuses it costs time only.
-void AdviseHugePages(uint8_t* begin, size_t bytes) {
-  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page;
-  const uintptr_t end = reinterpret_cast<uintptr_t>(begin) + bytes;
-  (void)madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
-}
-
-}  // namespace
 
 Result<std::unique_ptr<BlockPool>> BlockPool::Create(const KvSpec& spec, size_t num_blocks) {
   CACHALOT_RETURN_IF_ERROR(spec.Validate());
@@ -50,10 +33,8 @@ Result<std::unique_ptr<BlockPool>> BlockPool::Create(const KvSpec& spec, size_t 
   }
   uint8_t* slab = pool->base_;
   for (size_t l = 0; l < spec.compress_ratios.size(); ++l) {
-    const size_t slab_bytes = num_blocks * spec.layer_block_bytes(l);
-    if (slab_bytes >= kHugeSlabBytes) AdviseHugePages(slab, slab_bytes);
     pool->slabs_.push_back(slab);
-    slab += slab_bytes;
+    slab += num_blocks * spec.layer_block_bytes(l);
   }
   pool->ref_counts_.assign(num_blocks, 0);
   // Handed out from the back: low ids first, so that memory in use stays dense.

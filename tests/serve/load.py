@@ -2,9 +2,11 @@
 """What a server does under load: measured, printed, not timed tests.
 
     load.py BINARY streams [MODEL]       1,000 open event streams, most of them queued
-    load.py BINARY throughput MODEL      16 streams against 1; through the engine, and what HTTP costs
+    load.py BINARY throughput MODEL [FLAGS...]
+                                         16 streams against 1; through the engine, and what HTTP costs
     load.py BINARY masks [MODEL]         what structured output costs beside the steps
-    load.py BINARY pace MODEL [TOKENS]   a running stream's pace while a long prompt is read
+    load.py BINARY pace MODEL [TOKENS [FLAGS...]]
+                                         a running stream's pace while a long prompt is read
     load.py BINARY soak SECONDS [MODEL]  mixed requests, aborts, bad bodies, slow readers; fails on
                                          a crash, a stuck request, blocks not returned, growing memory
 """
@@ -119,7 +121,7 @@ class Interval:
 
 
 def run_throughput(binary, arguments):
-    flags = ["--parallel", "16", "--max-context", "2048", "--quiet"]
+    flags = ["--parallel", "16", "--max-context", "2048", "--quiet", *arguments[1:]]
     with Server(binary, *model_flags(arguments), *flags) as server:
         rates = {}
         for streams in (1, 16, 1, 16):
@@ -187,7 +189,7 @@ def run_masks(binary, arguments):
 
 
 def run_pace(binary, arguments):
-    flags = ["--parallel", "4", "--max-context", "16384", "--quiet"]
+    flags = ["--parallel", "4", "--max-context", "16384", "--quiet", *arguments[2:]]
     with Server(binary, *model_flags(arguments), *flags) as server:
         times = []
         thread = threading.Thread(target=token_times, args=(
