@@ -17,16 +17,17 @@
 #include "hwy/base.h"
 
 namespace cachalot::kernels {
+namespace {  // included by several files with different attributes
 
-inline constexpr size_t kTileRows = 16;
-inline constexpr size_t kTileK = 32;      // BF16 of a row of a
-inline constexpr size_t kTilePairs = 16;  // rows of b
+constexpr size_t kAmxRows = 16;
+constexpr size_t kAmxK = 32;      // BF16 of a row of a
+constexpr size_t kAmxPairs = 16;  // rows of b
 
 // The thread's tiles, from here to the end of the scope: 0 to 3 are c, 4 and 5 a, 6 and 7 b.
 // With `columns` of c and b fewer than 16, their rows in memory may be that much shorter.
 class Tiles {
  public:
-  explicit Tiles(size_t columns = kTileRows) {
+  explicit Tiles(size_t columns = kAmxRows) {
     struct alignas(64) Config {
       uint8_t palette = 1;
       uint8_t start_row = 0;
@@ -35,7 +36,7 @@ class Tiles {
       uint8_t rows[16] = {};
     } config;
     for (size_t i = 0; i < 8; ++i) {
-      config.rows[i] = kTileRows;
+      config.rows[i] = kAmxRows;
       config.row_bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? 64 : 4 * columns);
     }
     _tile_loadconfig(&config);
@@ -80,4 +81,5 @@ HWY_INLINE void TransposeDwords(__m512i (&r)[16]) {
   }
 }
 
+}  // namespace
 }  // namespace cachalot::kernels

@@ -33,8 +33,8 @@ HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-
 namespace cachalot::kernels {
 namespace {
 
-constexpr size_t kPanel = 2 * kTileRows;    // columns of B
-constexpr size_t kStrip = 2 * kTileRows;    // rows of A
+constexpr size_t kPanel = 2 * kAmxRows;     // columns of B
+constexpr size_t kStrip = 2 * kAmxRows;     // rows of A
 constexpr size_t kPairs = kGemmBlockK / 2;  // of a row of packed A
 static_assert(kPanel <= kGemmMaxPanelCols && kGemmMaxTileRows % kStrip == 0);
 
@@ -60,11 +60,11 @@ void StoreTransposed(__m512i (&rows)[16], uint32_t* out, size_t stride) {
 // Rows of x from `row` on, `count` of 16: their pairs [16 * p, 16 * p + 16) as columns of `out`.
 void PackRowsAcross(const MatView<const float>& x, const Block& block, size_t row, size_t count,
                     uint32_t* out) {
-  alignas(64) uint32_t packed[kTileRows][kPairs];
+  alignas(64) uint32_t packed[kAmxRows][kPairs];
   for (size_t i = 0; i < count; ++i) {
     PackRow(x.Row(row + i).data() + block.k0, block.depth, packed[i]);
   }
-  for (size_t p = 0; p < block.pairs(); p += kTilePairs) {
+  for (size_t p = 0; p < block.pairs(); p += kAmxPairs) {
     __m512i rows[16];
     for (size_t i = 0; i < 16; ++i) {
       rows[i] = i < count ? _mm512_load_si512(packed[i] + p) : _mm512_setzero_si512();
@@ -74,14 +74,14 @@ void PackRowsAcross(const MatView<const float>& x, const Block& block, size_t ro
 }
 
 void PackB(const GemmJob& job, const Block& block, size_t n0, size_t cols, uint32_t* out) {
-  for (size_t n = 0; n < kPanel; n += kTileRows, out += kTileRows) {
-    const size_t count = n < cols ? std::min(kTileRows, cols - n) : 0;
+  for (size_t n = 0; n < kPanel; n += kAmxRows, out += kAmxRows) {
+    const size_t count = n < cols ? std::min(kAmxRows, cols - n) : 0;
     if (job.b_transposed) {
       PackRowsAcross(job.b, block, n0 + n, count, out);
       continue;
     }
     const size_t end = block.k0 + block.depth;
-    for (size_t p = 0; p < RoundUp(block.pairs(), kTilePairs); ++p) {
+    for (size_t p = 0; p < RoundUp(block.pairs(), kAmxPairs); ++p) {
       const bool live = p < block.pairs() && count > 0;
       _mm512_store_si512(
           out + p * kPanel,
@@ -93,7 +93,7 @@ void PackB(const GemmJob& job, const Block& block, size_t n0, size_t cols, uint3
 // Columns of a transposed A, 16 of them, to rows.
 void PackColumns(const GemmJob& job, const Block& block, size_t m, size_t count, uint32_t* out) {
   const size_t end = block.k0 + block.depth;
-  for (size_t p = 0; p < block.pairs(); p += kTilePairs) {
+  for (size_t p = 0; p < block.pairs(); p += kAmxPairs) {
     __m512i rows[16];
     for (size_t i = 0; i < 16; ++i) {
       const size_t k = block.k0 + 2 * (p + i);
@@ -104,13 +104,13 @@ void PackColumns(const GemmJob& job, const Block& block, size_t m, size_t count,
 }
 
 void PackA(const GemmJob& job, const Block& block, size_t m0, size_t rows, uint32_t* out) {
-  for (size_t m = 0; m < RoundUp(rows, kStrip); m += kTileRows, out += kTileRows * kPairs) {
-    const size_t count = m < rows ? std::min(kTileRows, rows - m) : 0;
+  for (size_t m = 0; m < RoundUp(rows, kStrip); m += kAmxRows, out += kAmxRows * kPairs) {
+    const size_t count = m < rows ? std::min(kAmxRows, rows - m) : 0;
     if (job.a_transposed && count > 0) {
       PackColumns(job, block, m0 + m, count, out);
       continue;
     }
-    for (size_t i = 0; i < kTileRows; ++i) {
+    for (size_t i = 0; i < kAmxRows; ++i) {
       if (i < count) {
         PackRow(job.a.Row(m0 + m + i).data() + block.k0, block.depth, out + i * kPairs);
       } else {
@@ -129,20 +129,20 @@ void MultiplyStrip(const uint32_t* a, const uint32_t* panel, size_t pairs, float
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  for (size_t p = 0; p < pairs; p += kTilePairs) {
+  for (size_t p = 0; p < pairs; p += kAmxPairs) {
     _tile_loadd(4, a + p, kAStride);
     _tile_loadd(6, panel + p * kPanel, kBStride);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, panel + p * kPanel + kTileRows, kBStride);
+    _tile_loadd(7, panel + p * kPanel + kAmxRows, kBStride);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a + kTileRows * kPairs + p, kAStride);
+    _tile_loadd(5, a + kAmxRows * kPairs + p, kAStride);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
   _tile_stored(0, sums, kBStride);
-  _tile_stored(1, sums + kTileRows, kBStride);
-  _tile_stored(2, sums + kTileRows * kPanel, kBStride);
-  _tile_stored(3, sums + kTileRows * kPanel + kTileRows, kBStride);
+  _tile_stored(1, sums + kAmxRows, kBStride);
+  _tile_stored(2, sums + kAmxRows * kPanel, kBStride);
+  _tile_stored(3, sums + kAmxRows * kPanel + kAmxRows, kBStride);
   MemoryFence();
 }
 

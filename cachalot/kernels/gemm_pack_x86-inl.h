@@ -12,6 +12,7 @@
 #include "hwy/base.h"
 
 namespace cachalot::kernels {
+namespace {  // included by several files with different attributes
 
 // Lanes [0, count) of a row, zeros behind.
 HWY_INLINE __m512 LoadFirst(const float* p, size_t count) {
@@ -51,4 +52,5 @@ struct Block {
   size_t pairs() const { return (depth + 1) / 2; }
 };
 
+}  // namespace
 }  // namespace cachalot::kernels

@@ -164,7 +164,7 @@ float AmxBf16Loop(size_t iterations) {
       _tile_dpbf16ps(3, 4, 6);
     }
   }
-  alignas(64) float sums[kTileRows * kTileRows];
+  alignas(64) float sums[kAmxRows * kAmxRows];
   _tile_stored(0, sums, 64);
   MemoryFence();
   return sums[0];
@@ -201,7 +201,7 @@ Loops ChooseLoops(Target target) {
   if (HasBf16Dot(target)) loops.bf16 = &Bf16Loop512;
   if (target == Target::kAmxBf16) {
     loops.bf16 = &AmxBf16Loop;
-    loops.bf16_flops = 2.0 * kTileRows * kTileRows * kTileK;
+    loops.bf16_flops = 2.0 * kAmxRows * kAmxRows * kAmxK;
   }
 #else
   static_cast<void>(target);

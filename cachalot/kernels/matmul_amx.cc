@@ -43,15 +43,15 @@ namespace {
 
 using Panel = MatMulPanel<BF16>;
 
-constexpr uint32_t kRows = kTileRows;           // of weights in a tile
-constexpr size_t kVector = kTileK;              // columns of a tile
+constexpr uint32_t kRows = kAmxRows;            // of weights in a tile
+constexpr size_t kVector = kAmxK;               // columns of a tile
 constexpr size_t kTileWords = kRows * kVector;  // of a tile of weights
-constexpr size_t kTileTokens = kTileRows;       // of a tile of x
+constexpr size_t kTileTokens = kAmxRows;        // of a tile of x
 constexpr size_t kFewTokens = 2 * kTileTokens;
 constexpr size_t kManyTokens = 2 * kTileTokens;  // that pass over a panel together
 constexpr size_t kManyRows = 2 * kRows;
 constexpr size_t kChains = 4;
-constexpr size_t kTileFloats = kTileRows * kTileRows;
+constexpr size_t kTileFloats = kAmxRows * kAmxRows;
 // Of each row; see matmul_x86.cc. To L2: 16 rows are more than L1 has room for beside the tiles.
 constexpr size_t kLeadBytes = 1024;
 
@@ -107,7 +107,7 @@ void PackTokens(const Panel& panel, size_t m, size_t count, size_t columns, cons
       rows[i] = i < count ? _mm512_loadu_si512(x[i] + v * kVector) : _mm512_setzero_si512();
     }
     TransposeDwords(rows);
-    for (size_t p = 0; p < kTilePairs; ++p, out += columns) {
+    for (size_t p = 0; p < kAmxPairs; ++p, out += columns) {
       _mm512_mask_storeu_epi32(out, live, rows[p]);
     }
   }
@@ -147,7 +147,7 @@ void WidenTail(Reader& from, size_t step, size_t cols, uint16_t* out) {
 template <class Reader>
 HWY_INLINE void MultiplyStep(const uint16_t* w, const uint32_t* x, size_t columns, size_t step) {
   const size_t stride = columns * sizeof(uint32_t);
-  const size_t tile = kTilePairs * columns;
+  const size_t tile = kAmxPairs * columns;
   MemoryFence();
   if (Reader::kVectors == 4 || step % 2 == 0) {
     _tile_loadd(4, w, 64);
@@ -222,7 +222,7 @@ struct FewX {
   const uint32_t* x;
   size_t columns;  // of a tile
   size_t vectors;
-  const uint32_t* Tile(size_t t) const { return x + t * vectors * kTilePairs * columns; }
+  const uint32_t* Tile(size_t t) const { return x + t * vectors * kAmxPairs * columns; }
 };
 
 template <class Reader>
@@ -236,7 +236,7 @@ FewX PackFew(const Panel& panel, const Scratch& scratch) {
   }
   const FewX out{scratch.x, tokens <= 4 ? size_t{4} : tokens <= 8 ? 8 : 16, vectors};
   for (size_t m = 0; m < tokens && !panel.again; m += kTileTokens) {
-    uint32_t* tile = scratch.x + m / kTileTokens * vectors * kTilePairs * out.columns;
+    uint32_t* tile = scratch.x + m / kTileTokens * vectors * kAmxPairs * out.columns;
     PackTokens<Reader>(panel, m, std::min(kTileTokens, tokens - m), out.columns, scratch, tile);
   }
   return out;
@@ -250,7 +250,7 @@ void MultiplyUnit(const Reader& reader, const WeightView& w, const uint32_t* x, 
   constexpr size_t kStepTiles = Reader::kVectors * kTileWords;
   const size_t steps = w.cols / Reader::kStep;
   const size_t rest = w.cols % Reader::kStep;
-  const size_t step_x = Reader::kVectors * kTilePairs * columns;
+  const size_t step_x = Reader::kVectors * kAmxPairs * columns;
   const auto tile = [&](size_t step) { return scratch.widened + step % 2 * kStepTiles; };
   const auto multiply = [&](size_t step) {
     MultiplyStep<Reader>(tile(step), x + step * step_x, columns, step);
@@ -267,7 +267,7 @@ void MultiplyUnit(const Reader& reader, const WeightView& w, const uint32_t* x, 
     WidenTail(from, steps, rest, tile(steps));
     multiply(steps);
   }
-  StoreTiles(scratch.sums, kTileRows * columns, columns * sizeof(float));
+  StoreTiles(scratch.sums, kAmxRows * columns, columns * sizeof(float));
 }
 
 // Up to kFewTokens tokens. Two tiles of x have the weights widened twice: the second time they are
@@ -286,7 +286,7 @@ uint64_t MultiplyFew(const Panel& panel, const Scratch& scratch) {
     slow |= uint64_t{reader.slow} << g;
     for (size_t m = 0; m < tokens; m += kTileTokens) {
       MultiplyUnit(reader, panel.job->w, x.Tile(m / kTileTokens), x.columns, scratch);
-      StoreOutputs(scratch.sums, kTileRows * x.columns, x.columns, panel.job->y, m,
+      StoreOutputs(scratch.sums, kAmxRows * x.columns, x.columns, panel.job->y, m,
                    std::min(kTileTokens, tokens - m), n, count);
     }
   }
