@@ -298,16 +298,16 @@ def tasks_of(skill: Callable[[random.Random], Turn], turns: list[int]) -> Maker:
 
 # What sequences of 512 tokens are made of: share of the tokens, tokens of an item, its maker.
 SHORT = [
-    (0.12, 390, lambda rng, prose, wanted: plain(rng, prose, rng.uniform(300, 480))),
-    (0.24, 220, fact_list),
-    (0.16, 310, lambda rng, prose, wanted: look_up(rng, prose, 512, wanted)),
-    (0.06, 105, long_copy),
+    (0.04, 390, lambda rng, prose, wanted: plain(rng, prose, rng.uniform(300, 480))),
+    (0.26, 188, fact_list),
+    (0.14, 270, lambda rng, prose, wanted: look_up(rng, prose, 512, wanted)),
+    (0.06, 112, long_copy),
     (0.06, 200, lambda rng, prose, wanted: tool_chat(rng, rng.randint(1, 3), wanted)),
-    (0.02, 33, tasks_of(copying, [1, 1, 2])),
-    (0.05, 34, tasks_of(sorting, [1, 1, 2])),
-    (0.13, 40, tasks_of(counting, [1, 2, 3])),
-    (0.08, 25, tasks_of(addition, [1, 1, 2, 3])),
-    (0.08, 25, tasks_of(subtraction, [1, 1, 2, 3])),
+    (0.04, 32, tasks_of(copying, [1, 1, 2])),
+    (0.06, 36, tasks_of(sorting, [1, 1, 2])),
+    (0.14, 40, tasks_of(counting, [1, 2, 3])),
+    (0.10, 31, tasks_of(addition, [1, 1, 2, 3])),
+    (0.10, 30, tasks_of(subtraction, [1, 1, 2, 3])),
     (0.003, 25, lambda rng, prose, wanted: chat([small_talk(rng)])),
 ]
 
@@ -329,8 +329,8 @@ def with_long(longest: int) -> list[tuple[float, int, Maker]]:
     rest = sum(share for share, _, _ in short)
     return [
         (0.50, int(0.76 * longest), lambda rng, prose, wanted: look_up(rng, prose, longest, wanted)),
-        (0.06, int(0.9 * longest), lambda rng, prose, wanted: plain(rng, prose, 0.9 * longest)),
-        *((0.44 * share / rest, size, make) for share, size, make in short),
+        (0.12, int(0.9 * longest), lambda rng, prose, wanted: plain(rng, prose, 0.9 * longest)),
+        *((0.38 * share / rest, size, make) for share, size, make in short),
     ]
 
 
