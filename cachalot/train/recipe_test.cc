@@ -181,6 +181,18 @@ TEST(Schedule, BatchAndLength) {
   }
 }
 
+TEST(Schedule, AStageMayHaveABatchOfItsOwn) {
+  Schedule s = TestSchedule();
+  s.stages[0].batch_tokens = 500;  // no ramp
+  s.stages[2].batch_tokens = 800;
+  EXPECT_EQ(BatchSequences(s, 0), 5u);
+  EXPECT_EQ(BatchSequences(s, 49), 5u);
+  EXPECT_EQ(BatchSequences(s, 50), 10u);
+  EXPECT_EQ(BatchSequences(s, 60), 2u);
+  EXPECT_EQ(MicroBatchSequences(s, 60), 2u);
+  EXPECT_EQ(TokensBefore(s, 61), 50u * 500 + 10u * 4000 + 800);
+}
+
 TEST(Schedule, SequencesLongerThanTheBatchCountAsOne) {
   Schedule s = TestSchedule();
   s.stages = {{0, 8192, AttentionMode::kDense}};
