@@ -97,9 +97,9 @@ def sorting(rng: random.Random) -> Turn:
     return f"{verb}: {' '.join(items)}", " ".join(sorted(items)), f"sort {' '.join(sorted(items))}"
 
 
-def counting(rng: random.Random) -> Turn:
+def counting(rng: random.Random, least: int = 3, most: int = 8) -> Turn:
     kinds = rng.sample(rng.choice([THINGS, list(LETTERS)]), rng.randint(2, 4))
-    items = [rng.choice(kinds) for _ in range(rng.randint(3, 8))]
+    items = [rng.choice(kinds) for _ in range(rng.randint(least, most))]
     what = rng.choice(kinds)
     count = items.count(what)
     ask = rng.choice(["How many {} are in: {}", "Count {} in: {}"])
@@ -232,19 +232,26 @@ def eval_look_up(rng: random.Random, prose: Prose, tokens: int, facts: int, back
     return asked_about(text, [fact_turn([(name, thing)])])
 
 
-def fact_turn(facts: list[tuple[str, str]]) -> Turn:
+# How a fact is said. Only the first is asked for in the end; the others are steps to it: the thing
+# stands one, two, three words behind the name that it has to be bound to.
+SAY = "{} has a {}."
+NEARER = ["{} {}.", "{} has {}."]
+
+
+def fact_turn(facts: list[tuple[str, str]], say: str = SAY) -> Turn:
     """The answer says the facts again: what stands before a thing is what stood before it."""
     names = [name for name, _ in facts]
     who = " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
     verb = "do" if len(names) > 1 else "does"
-    return f"What {verb} {who} have?", " ".join(f"{n} has a {t}." for n, t in facts), ""
+    return f"What {verb} {who} have?", " ".join(say.format(*fact) for fact in facts), ""
 
 
 def asked_about(text: str, turns: list[Turn]) -> dict:
     return chat([(text + "\n\n" + turns[0][0], *turns[0][1:]), *turns[1:]])
 
 
-def questions(rng: random.Random, facts: list[tuple[str, str]], tokens: float) -> list[Turn]:
+def questions(rng: random.Random, facts: list[tuple[str, str]], tokens: float,
+              say: str = SAY) -> list[Turn]:
     """About the facts, each once and in any order, until `tokens` are used up. In half of the
     chats each question asks for one, in the others most ask for some: that is shorter."""
     left = rng.sample(facts, len(facts))
@@ -255,18 +262,19 @@ def questions(rng: random.Random, facts: list[tuple[str, str]], tokens: float) -
         tokens -= QUESTION_TOKENS + ANSWER_TOKENS * count
         if tokens < 0 and turns:
             break
-        turns.append(fact_turn(left[:count]))
+        turns.append(fact_turn(left[:count], say))
         left = left[count:]
     return turns
 
 
 def fact_list(rng: random.Random, prose: Prose, wanted: bool) -> dict:
-    """Look-up without prose: where a model learns it first. Half of the lists are short enough to
-    be seen at once by a window."""
-    count = rng.randint(2, 6) if rng.random() < 0.5 else rng.randint(5, 26)
+    """Look-up without prose: where a model learns it first. Most lists are short enough to be seen
+    at once by a window."""
+    say = SAY if rng.random() < 0.6 else rng.choice(NEARER)
+    count = rng.choice([rng.randint(2, 4), rng.randint(2, 6), rng.randint(5, 26)])
     facts = [new_fact(rng, name, wanted) for name in rng.sample(NAMES, count)]
-    text = " ".join(f"{name} has a {thing}." for name, thing in facts)
-    return asked_about(text, questions(rng, facts, 490 - FACT_TOKENS * count))
+    text = " ".join(say.format(*fact) for fact in facts)
+    return asked_about(text, questions(rng, facts, 490 - FACT_TOKENS * count, say))
 
 
 def look_up(rng: random.Random, prose: Prose, longest: int, wanted: bool) -> dict:
@@ -299,13 +307,14 @@ def tasks_of(skill: Callable[[random.Random], Turn], turns: list[int]) -> Maker:
 # What sequences of 512 tokens are made of: share of the tokens, tokens of an item, its maker.
 SHORT = [
     (0.04, 390, lambda rng, prose, wanted: plain(rng, prose, rng.uniform(300, 480))),
-    (0.26, 188, fact_list),
+    (0.26, 150, fact_list),
     (0.14, 270, lambda rng, prose, wanted: look_up(rng, prose, 512, wanted)),
     (0.06, 112, long_copy),
     (0.06, 200, lambda rng, prose, wanted: tool_chat(rng, rng.randint(1, 3), wanted)),
     (0.04, 32, tasks_of(copying, [1, 1, 2])),
     (0.06, 36, tasks_of(sorting, [1, 1, 2])),
-    (0.14, 40, tasks_of(counting, [1, 2, 3])),
+    (0.06, 30, tasks_of(lambda rng: counting(rng, 1, 4), [1, 2, 3])),
+    (0.10, 40, tasks_of(counting, [1, 2, 3])),
     (0.10, 31, tasks_of(addition, [1, 1, 2, 3])),
     (0.10, 30, tasks_of(subtraction, [1, 1, 2, 3])),
     (0.003, 25, lambda rng, prose, wanted: chat([small_talk(rng)])),
@@ -403,7 +412,7 @@ def main() -> None:
         return millions * 1e6 * flags.scale
 
     write(flags.out / "tokenizer.jsonl", tokenizer_items(rng("tokenizer"), prose, train, 1.5e6))
-    write(flags.out / "short.jsonl", items_of(rng("short"), prose, SHORT, tokens(9), False))
+    write(flags.out / "short.jsonl", items_of(rng("short"), prose, SHORT, tokens(10), False))
     write(flags.out / "middle.jsonl",
           items_of(rng("middle"), prose, with_long(2048), tokens(5), False))
     write(flags.out / "long.jsonl", items_of(rng("long"), prose, with_long(4096), tokens(6), False))

@@ -223,6 +223,8 @@ TEST(MemoryPlan, CountsParametersByOptimizer) {
 TEST(MemoryPlan, SmallerMicroBatchesNeedLess) {
   auto recipe = LoadRecipe(RecipePath("mini"));
   ASSERT_TRUE(recipe.ok());
+  recipe->schedule.batch_tokens = 8192;
+  recipe->schedule.micro_batch_tokens = 8192;
   const uint64_t before = PlanMemory(*recipe, 2).total_bytes();
   recipe->schedule.micro_batch_tokens = 4096;
   EXPECT_LT(PlanMemory(*recipe, 2).total_bytes(), before * 2 / 3);
