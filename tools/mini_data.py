@@ -22,7 +22,7 @@ import hashlib
 import json
 import pathlib
 import random
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator
 
 import debian_text
 
@@ -65,6 +65,10 @@ SMALL_TALK = [
     ("Goodbye", "Goodbye!"),
 ]
 
+# Rough counts of tokens, to fill sequences: a question about a fact and what is around it, what
+# an answer says of one fact, and a fact in the text.
+QUESTION_TOKENS, ANSWER_TOKENS, FACT_TOKENS = 9, 7, 5
+
 # A question, its answer, and what decides whether it is held out.
 Turn = tuple[str, str, str]
 
@@ -76,7 +80,11 @@ def held_out(key: str) -> bool:
 
 def copying(rng: random.Random) -> Turn:
     pool = rng.choice([THINGS, THINGS, list(LETTERS), list("0123456789"), NAMES])
-    items = " ".join(rng.choice(pool) for _ in range(rng.randint(2, 8)))
+    return copying_of(rng, [rng.choice(pool) for _ in range(rng.randint(2, 8))])
+
+
+def copying_of(rng: random.Random, words: list[str]) -> Turn:
+    items = " ".join(words)
     verb = rng.choice(["Repeat", "Copy", "Say"])
     return f"{verb}: {items}", items, f"copy {items}"
 
@@ -89,9 +97,9 @@ def sorting(rng: random.Random) -> Turn:
     return f"{verb}: {' '.join(items)}", " ".join(sorted(items)), f"sort {' '.join(sorted(items))}"
 
 
-def counting(rng: random.Random) -> Turn:
+def counting(rng: random.Random, least: int = 3, most: int = 8) -> Turn:
     kinds = rng.sample(rng.choice([THINGS, list(LETTERS)]), rng.randint(2, 4))
-    items = [rng.choice(kinds) for _ in range(rng.randint(3, 8))]
+    items = [rng.choice(kinds) for _ in range(rng.randint(least, most))]
     what = rng.choice(kinds)
     count = items.count(what)
     ask = rng.choice(["How many {} are in: {}", "Count {} in: {}"])
@@ -154,6 +162,10 @@ class Prose:
         return "\n\n".join(out)
 
 
+# Makes an item from a random source and prose; held-out ones if wanted.
+Maker = Callable[[random.Random, Prose, bool], dict]
+
+
 def cut_at_sentence(text: str, size: int) -> str:
     end = max(text.rfind(mark, 0, size) for mark in (". ", "? ", "! ", ".\" "))
     return text[:end + 1] if end > 0 else ""
@@ -186,93 +198,149 @@ def tool_chat(rng: random.Random, turns: int, wanted: bool = False) -> dict:
     return {"thinking_mode": "chat", "tools": [CALCULATOR], "messages": messages}
 
 
-def look_up(rng: random.Random, prose: Prose, tokens: int, questions: int, facts: int,
-            wanted: bool, back: Optional[int] = None) -> dict:
-    """Prose of about `tokens` with facts in it, then questions. `back`: only about the facts at
-    least so many tokens before the end."""
-    size = int(tokens * BYTES_PER_TOKEN)
-    text = prose.run(rng, size)
+def new_fact(rng: random.Random, name: str, wanted: bool) -> tuple[str, str]:
+    thing = rng.choice(THINGS)
+    while held_out(f"fact {name} {thing}") != wanted:
+        thing = rng.choice(THINGS)
+    return name, thing
+
+
+def facts_in_prose(rng: random.Random, prose: Prose, tokens: float, facts: int,
+                   wanted: bool) -> tuple[str, list[tuple[str, str, float]]]:
+    """Prose of about `tokens` with facts between its sentences, and of each fact its name, its
+    thing and about how many tokens it is from the end."""
+    text = prose.run(rng, int(tokens * BYTES_PER_TOKEN))
     ends = [i + 1 for i in range(1, len(text) - 1) if text[i] in ".!?" and text[i + 1] in " \n"]
     ends = ends or [len(text)]
     names = rng.sample(NAMES, min(facts, len(NAMES)))
     places = sorted(rng.choices(ends, k=len(names)))
     out, last, known = [], 0, []
     for name, place in zip(names, places):
-        thing = rng.choice(THINGS)
-        while held_out(f"fact {name} {thing}") != wanted:
-            thing = rng.choice(THINGS)
+        name, thing = new_fact(rng, name, wanted)
         out += [text[last:place], f" {name} has a {thing}."]
         last = place
         known.append((name, thing, (len(text) - place) / BYTES_PER_TOKEN))
     out.append(text[last:])
-    far = [k for k in known if back is None or k[2] >= back] or known[:1]
-    asked = rng.sample(far, min(questions, len(far)))
-    return asked_about("".join(out), [(name, thing) for name, thing, _ in asked])
+    return "".join(out), known
 
 
-def asked_about(text: str, facts: list[tuple[str, str]]) -> dict:
-    """The answer says the fact again: what stands before the thing is what stood before it."""
-    turns = [(f"What does {name} have?", f"{name} has a {thing}.", "") for name, thing in facts]
-    turns[0] = (text + "\n\n" + turns[0][0], turns[0][1], "")
-    return chat(turns)
+def eval_look_up(rng: random.Random, prose: Prose, tokens: int, facts: int, back: int) -> dict:
+    """One question, about a fact at least `back` tokens before the end."""
+    text, known = facts_in_prose(rng, prose, tokens, facts, True)
+    far = [k for k in known if k[2] >= back] or known[:1]
+    name, thing, _ = rng.sample(far, 1)[0]
+    return asked_about(text, [fact_turn([(name, thing)])])
 
 
-def fact_list(rng: random.Random, wanted: bool) -> dict:
-    """Look-up without prose: where a model learns it first."""
-    facts = []
-    for name in rng.sample(NAMES, rng.randint(2, 12)):
-        thing = rng.choice(THINGS)
-        while held_out(f"fact {name} {thing}") != wanted:
-            thing = rng.choice(THINGS)
-        facts.append((name, thing))
-    text = " ".join(f"{name} has a {thing}." for name, thing in facts)
-    return asked_about(text, rng.sample(facts, min(len(facts), rng.randint(2, 8))))
+# How a fact is said. Only the first is asked for in the end; the others are steps to it: the thing
+# stands one, two, three words behind the name that it has to be bound to.
+SAY = "{} has a {}."
+NEARER = ["{} {}.", "{} has {}."]
 
 
-def short_item(rng: random.Random, prose: Prose, wanted: bool) -> dict:
-    """One of the mixture that makes a sequence of 512 tokens; prose and tools count by their
-    length, so they are drawn less often than their share of the tokens."""
-    x = rng.random()
-    if x < 0.04:
-        return {"text": prose.run(rng, int(rng.uniform(300, 480) * BYTES_PER_TOKEN))}
-    if x < 0.055:
-        return tool_chat(rng, rng.randint(1, 2), wanted)
-    if x < 0.135:
-        return fact_list(rng, wanted)
-    if x < 0.17:
-        size = int(rng.choice([20, 60, 150, 280]) * rng.uniform(0.5, 1.1))
-        return look_up(rng, prose, size, rng.randint(2, 6), rng.randint(2, 4 + size // 40), wanted)
-    if x < 0.175:
-        return chat([small_talk(rng)])
-    skills = [copying, sorting, counting, addition, subtraction]
-    make = rng.choices(skills, [0.12, 0.20, 0.28, 0.20, 0.20])[0]
-    return chat([draw(make, rng, wanted) for _ in range(rng.choice([1, 1, 1, 2]))])
+def fact_turn(facts: list[tuple[str, str]], say: str = SAY) -> Turn:
+    """The answer says the facts again: what stands before a thing is what stood before it."""
+    names = [name for name, _ in facts]
+    who = " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
+    verb = "do" if len(names) > 1 else "does"
+    return f"What {verb} {who} have?", " ".join(say.format(*fact) for fact in facts), ""
 
 
-def long_item(rng: random.Random, prose: Prose, longest: int) -> dict:
-    """Look-up over most of `longest` tokens, or prose of that length."""
-    if rng.random() < 0.15:
-        return {"text": prose.run(rng, int(longest * 0.95 * BYTES_PER_TOKEN))}
-    tokens = int(longest * rng.uniform(0.3, 0.72))
-    questions = rng.randint(6, 8 + longest // 512)
-    facts = rng.randint(questions, 10 + longest // 140)
-    return look_up(rng, prose, tokens, questions, facts, wanted=False)
+def asked_about(text: str, turns: list[Turn]) -> dict:
+    return chat([(text + "\n\n" + turns[0][0], *turns[0][1:]), *turns[1:]])
 
 
-def short_items(rng: random.Random, prose: Prose, count: int, wanted: bool) -> Iterator[dict]:
+def questions(rng: random.Random, facts: list[tuple[str, str]], tokens: float,
+              say: str = SAY) -> list[Turn]:
+    """About the facts, each once and in any order, until `tokens` are used up. In half of the
+    chats each question asks for one, in the others most ask for some: that is shorter."""
+    left = rng.sample(facts, len(facts))
+    most = rng.choice([1, 5])
+    turns: list[Turn] = []
+    while left:
+        count = min(rng.randint(1, most), len(left))
+        tokens -= QUESTION_TOKENS + ANSWER_TOKENS * count
+        if tokens < 0 and turns:
+            break
+        turns.append(fact_turn(left[:count], say))
+        left = left[count:]
+    return turns
+
+
+def fact_list(rng: random.Random, prose: Prose, wanted: bool) -> dict:
+    """Look-up without prose: where a model learns it first. Most lists are short enough to be seen
+    at once by a window."""
+    say = SAY if rng.random() < 0.6 else rng.choice(NEARER)
+    count = rng.choice([rng.randint(2, 4), rng.randint(2, 6), rng.randint(5, 26)])
+    facts = [new_fact(rng, name, wanted) for name in rng.sample(NAMES, count)]
+    text = " ".join(say.format(*fact) for fact in facts)
+    return asked_about(text, questions(rng, facts, 490 - FACT_TOKENS * count, say))
+
+
+def look_up(rng: random.Random, prose: Prose, longest: int, wanted: bool) -> dict:
+    """Facts in prose and questions that together take at most `longest` tokens: as many of both
+    as there is room for, so that much of what is learned from a sequence is look-up."""
+    total = longest * rng.uniform(0.3, 0.92) if longest < 1024 else longest * rng.uniform(0.6, 0.92)
+    asked = total * rng.uniform(0.2, 0.5) if longest < 1024 else rng.uniform(0.1, 0.22) * total
+    asked = min(asked, 700)
+    facts = max(2, min(len(NAMES), int(asked / (FACT_TOKENS + ANSWER_TOKENS + 4))))
+    told = max(total - asked - FACT_TOKENS * facts, 20)
+    text, known = facts_in_prose(rng, prose, told, facts, wanted)
+    return asked_about(text, questions(rng, [(name, thing) for name, thing, _ in known], asked))
+
+
+def long_copy(rng: random.Random, prose: Prose, wanted: bool) -> dict:
+    """Beyond the window, and no word twice: every word is found by the one before it."""
+    words = THINGS + NAMES
+    return chat([draw(lambda r: copying_of(r, r.sample(words, r.randint(9, 90))), rng, wanted)])
+
+
+def plain(rng: random.Random, prose: Prose, tokens: float) -> dict:
+    return {"text": prose.run(rng, int(tokens * BYTES_PER_TOKEN))}
+
+
+def tasks_of(skill: Callable[[random.Random], Turn], turns: list[int]) -> Maker:
+    return lambda rng, prose, wanted: chat(
+        [draw(skill, rng, wanted) for _ in range(rng.choice(turns))])
+
+
+# What sequences of 512 tokens are made of: share of the tokens, tokens of an item, its maker.
+SHORT = [
+    (0.04, 390, lambda rng, prose, wanted: plain(rng, prose, rng.uniform(300, 480))),
+    (0.26, 150, fact_list),
+    (0.14, 270, lambda rng, prose, wanted: look_up(rng, prose, 512, wanted)),
+    (0.06, 112, long_copy),
+    (0.06, 200, lambda rng, prose, wanted: tool_chat(rng, rng.randint(1, 3), wanted)),
+    (0.04, 32, tasks_of(copying, [1, 1, 2])),
+    (0.06, 36, tasks_of(sorting, [1, 1, 2])),
+    (0.06, 30, tasks_of(lambda rng: counting(rng, 1, 4), [1, 2, 3])),
+    (0.10, 40, tasks_of(counting, [1, 2, 3])),
+    (0.10, 31, tasks_of(addition, [1, 1, 2, 3])),
+    (0.10, 30, tasks_of(subtraction, [1, 1, 2, 3])),
+    (0.003, 25, lambda rng, prose, wanted: chat([small_talk(rng)])),
+]
+
+
+def items_of(rng: random.Random, prose: Prose, parts: list[tuple[float, int, Maker]], tokens: float,
+             wanted: bool) -> Iterator[dict]:
+    """About so many tokens, in the shares of `parts`."""
+    weights = [share / size for share, size, _ in parts]
+    count = int(tokens * sum(weights) / sum(share for share, _, _ in parts))
     for _ in range(count):
-        yield short_item(rng, prose, wanted)
+        make = rng.choices(parts, weights)[0][2]
+        yield make(rng, prose, wanted)
 
 
-def mixed_items(rng: random.Random, prose: Prose, count: int, longest: int,
-                long_share: float) -> Iterator[dict]:
-    """`long_share` of the tokens, about, in long items."""
-    mean_short, mean_long = 70, 0.6 * longest
-    weight = long_share / mean_long
-    chance = weight / (weight + (1 - long_share) / mean_short)
-    for _ in range(count):
-        yield long_item(rng, prose, longest) if rng.random() < chance else short_item(
-            rng, prose, False)
+def with_long(longest: int) -> list[tuple[float, int, Maker]]:
+    """Half of the tokens in look-up over up to `longest` tokens; short look-up gives way."""
+    short = [(share * (0.25 if make in (fact_list, long_copy) else 1.0), size, make)
+             for share, size, make in SHORT]
+    rest = sum(share for share, _, _ in short)
+    return [
+        (0.50, int(0.76 * longest), lambda rng, prose, wanted: look_up(rng, prose, longest, wanted)),
+        (0.12, int(0.9 * longest), lambda rng, prose, wanted: plain(rng, prose, 0.9 * longest)),
+        *((0.38 * share / rest, size, make) for share, size, make in short),
+    ]
 
 
 def eval_items(rng: random.Random, prose: Prose, each: int, look_ups: int) -> Iterator[dict]:
@@ -286,7 +354,7 @@ def eval_items(rng: random.Random, prose: Prose, each: int, look_ups: int) -> It
         yield {"skill": "calculator call", **item, "messages": item["messages"][:2]}
     for _ in range(look_ups):
         yield {"skill": "look-up",
-               **look_up(rng, prose, rng.randint(2500, 3300), 1, 24, wanted=True, back=2100)}
+               **eval_look_up(rng, prose, rng.randint(2500, 3300), facts=24, back=2100)}
 
 
 def digits_apart(value: object) -> object:
@@ -301,13 +369,13 @@ def digits_apart(value: object) -> object:
 
 
 def tokenizer_items(rng: random.Random, prose: Prose, paragraphs: list[str],
-                    count: int) -> Iterator[object]:
+                    tokens: float) -> Iterator[object]:
     """Prose once, and enough of the tasks that their words become single tokens."""
     yield from ({"text": digits_apart(paragraph)} for paragraph in paragraphs)
-    for item in short_items(rng, prose, count, False):
+    for item in items_of(rng, prose, SHORT, tokens, False):
         if "text" not in item and "tools" not in item:
             yield digits_apart(item)
-    for _ in range(count // 30):
+    for _ in range(1000):
         item = tool_chat(rng, 1)
         item["messages"][1]["tool_calls"][0]["function"]["arguments"] = '{"expression": "+ - *"}'
         yield digits_apart(item)
@@ -340,15 +408,16 @@ def main() -> None:
     def rng(name: str) -> random.Random:
         return random.Random(f"{flags.seed} {name}")
 
-    def number(n: int) -> int:
-        return max(1, int(n * flags.scale))
+    def tokens(millions: float) -> float:
+        return millions * 1e6 * flags.scale
 
-    write(flags.out / "tokenizer.jsonl", tokenizer_items(rng("tokenizer"), prose, train, 30000))
-    write(flags.out / "short.jsonl", short_items(rng("short"), prose, number(350000), False))
-    write(flags.out / "middle.jsonl", mixed_items(rng("middle"), prose, number(62000), 2048, 0.5))
-    write(flags.out / "long.jsonl", mixed_items(rng("long"), prose, number(80000), 4096, 0.5))
+    write(flags.out / "tokenizer.jsonl", tokenizer_items(rng("tokenizer"), prose, train, 1.5e6))
+    write(flags.out / "short.jsonl", items_of(rng("short"), prose, SHORT, tokens(10), False))
+    write(flags.out / "middle.jsonl",
+          items_of(rng("middle"), prose, with_long(2048), tokens(5), False))
+    write(flags.out / "long.jsonl", items_of(rng("long"), prose, with_long(4096), tokens(6), False))
     write(flags.out / "validation.jsonl",
-          short_items(rng("validation"), kept_prose, 1500, True))
+          items_of(rng("validation"), kept_prose, SHORT, 1e5, True))
     write(flags.out / "tasks.jsonl", eval_items(rng("heldout"), kept_prose, 100, 50))
 
 

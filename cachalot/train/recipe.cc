@@ -120,6 +120,7 @@ void ReadStages(TomlTable& in, Schedule& schedule, TomlComplaint& complaint) {
     table.Whole("sequence_length", stage.sequence_length, 2, kMaxSequence, true);
     table.Choice("attention", stage.attention, {"dense", "indexer-warmup", "sparse"});
     table.Text("train", stage.train);
+    table.Whole("batch_tokens", stage.batch_tokens, 2, kMaxTokens);
     table.Finish();
     const bool first = schedule.stages.empty();
     if (first ? stage.from_step != 0 : stage.from_step <= schedule.stages.back().from_step) {

@@ -181,6 +181,18 @@ TEST(Schedule, BatchAndLength) {
   }
 }
 
+TEST(Schedule, AStageMayHaveABatchOfItsOwn) {
+  Schedule s = TestSchedule();
+  s.stages[0].batch_tokens = 500;  // no ramp
+  s.stages[2].batch_tokens = 800;
+  EXPECT_EQ(BatchSequences(s, 0), 5u);
+  EXPECT_EQ(BatchSequences(s, 49), 5u);
+  EXPECT_EQ(BatchSequences(s, 50), 10u);
+  EXPECT_EQ(BatchSequences(s, 60), 2u);
+  EXPECT_EQ(MicroBatchSequences(s, 60), 2u);
+  EXPECT_EQ(TokensBefore(s, 61), 50u * 500 + 10u * 4000 + 800);
+}
+
 TEST(Schedule, SequencesLongerThanTheBatchCountAsOne) {
   Schedule s = TestSchedule();
   s.stages = {{0, 8192, AttentionMode::kDense}};
@@ -211,6 +223,8 @@ TEST(MemoryPlan, CountsParametersByOptimizer) {
 TEST(MemoryPlan, SmallerMicroBatchesNeedLess) {
   auto recipe = LoadRecipe(RecipePath("mini"));
   ASSERT_TRUE(recipe.ok());
+  recipe->schedule.batch_tokens = 8192;
+  recipe->schedule.micro_batch_tokens = 8192;
   const uint64_t before = PlanMemory(*recipe, 2).total_bytes();
   recipe->schedule.micro_batch_tokens = 4096;
   EXPECT_LT(PlanMemory(*recipe, 2).total_bytes(), before * 2 / 3);

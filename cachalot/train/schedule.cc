@@ -13,6 +13,7 @@ namespace {
 uint64_t DecayStart(const Schedule& s) { return s.steps - std::min(s.steps, s.decay_steps); }
 
 uint64_t WantedTokens(const Schedule& s, uint64_t step) {
+  if (const uint64_t own = StageAt(s, step).batch_tokens; own > 0) return own;
   if (step >= s.batch_ramp_steps) return s.batch_tokens;
   const double share = static_cast<double>(step) / static_cast<double>(s.batch_ramp_steps);
   const auto grown = static_cast<double>(s.batch_tokens - s.start_batch_tokens) * share;

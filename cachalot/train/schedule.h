@@ -25,6 +25,7 @@ struct Stage {
   // Folder of token shards that the stage begins to read; empty: those of the stage before go on,
   // in the first stage DataOptions::train.
   std::string train;
+  uint64_t batch_tokens = 0;  // of a step; 0: the schedule's
 };
 
 struct Schedule {

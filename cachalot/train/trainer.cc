@@ -220,9 +220,11 @@ Status Trainer::Impl::Open() {
   expert_load_.assign(recipe_.model.num_hidden_layers + recipe_.model.num_draft_layers(),
                       std::vector<uint64_t>(recipe_.model.n_routed_experts));
   flop_per_token_ = 6.0 * static_cast<double>(ActingWeights(recipe_.model));
-  return OpenMetrics();
+  return {};
 }
 
+// At the first step: it drops the rows of steps to be taken again, and who only looks at a run, as
+// an export beside a running trainer does, must not.
 Status Trainer::Impl::OpenMetrics() {
   if (!first_rank()) return {};
   CACHALOT_TRY(MetricsWriter writer, MetricsWriter::Open(options_.run_dir, step_));
@@ -503,6 +505,7 @@ void Trainer::Impl::SwapGradients() {
 Result<StepMetrics> Trainer::Impl::Step() {
   const auto start = Clock::now();
   const AttentionMode mode = StageAt(schedule(), step_).attention;
+  if (!metrics_) CACHALOT_RETURN_IF_ERROR(OpenMetrics());
   PrepareWeights(quantized(step_));
   if (anticipating() && can_save()) Anticipate();
   const std::vector<TrainBatch> batches = ReadBatch(step_, *reader_);

@@ -125,6 +125,19 @@ TEST(Trainer, LossFallsAndStoppedRunsEndInTheSameBits) {
   }
 }
 
+// As an export does while the run goes on.
+TEST(Trainer, OpeningARunLeavesItsMetrics) {
+  Counting setup;
+  ThreadPool pool(2);
+  auto running = setup.Open("run", pool);
+  Take(*running, 7);
+  EXPECT_EQ(setup.Open("run", pool)->step(), 5u);
+  Take(*running, 8);
+  const auto metrics = ReadMetrics(setup.dir / "run");
+  ASSERT_TRUE(metrics.ok());
+  EXPECT_EQ(metrics->size(), 8u);
+}
+
 TEST(Trainer, OnlyTheIndexerLearnsInItsWarmup) {
   Counting setup;
   setup.recipe.schedule.stages = {{0, 96, AttentionMode::kIndexerWarmup}};

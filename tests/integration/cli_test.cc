@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
@@ -238,6 +239,61 @@ TEST_F(CliTest, PerplexityOfHeldOutTextIsWithinOnePercent) {
   ASSERT_TRUE(json.ok());
   EXPECT_EQ((*json)["tokens"], 39424);
   EXPECT_NEAR((*json)["perplexity"].get<double>(), 48.3094, 0.01 * 48.3094);
+}
+
+// Two held-out items of each skill; look-ups count twice, with and without compressed entries.
+TEST_F(CliTest, EvalMiniScoresTheTasksBesideTheModel) {
+  const Ran ran = RunBinary("eval mini --limit 2 --json");
+  ASSERT_EQ(ran.code, 0);
+  const auto json = ParseJson(ran.out, "out");
+  ASSERT_TRUE(json.ok());
+  EXPECT_EQ((*json)["numerics"], "fast");
+  std::vector<std::string> skills;
+  for (const Json& row : (*json)["skills"]) {
+    skills.push_back(row["skill"].get<std::string>());
+    EXPECT_EQ(row["items"], 2);
+    EXPECT_EQ(row["share"].get<double>(), row["right"].get<double>() / 2);
+    if (skills.back().starts_with("look-up")) {
+      EXPECT_GE(row["min_tokens_back"], 2000);
+      EXPECT_LE(row["max_tokens_back"], 4096);
+    }
+  }
+  EXPECT_EQ(skills, (std::vector<std::string>{"copying", "sorting", "counting", "addition",
+                                              "subtraction", "calculator call", "look-up",
+                                              "look-up, window only"}));
+}
+
+// An answer counts only whole: of two that begin alike, one that ends early, at most one is right.
+TEST_F(CliTest, EvalMiniTakesItemsOfItsOwn) {
+  std::string items;
+  for (const char* answer : {"fish book lamp", "fish book"}) {
+    items += StrCat(
+        R"({"skill": "echo", "thinking_mode": "chat", "messages": [{"role": "user", "content": )"
+        R"("Repeat: fish book lamp"}, {"role": "assistant", "content": ")",
+        answer, "\"}]}\n");
+  }
+  const std::string path = Write("items.jsonl", items);
+  const Ran ran = RunBinary(StrCat("eval mini --json --items ", path));
+  ASSERT_EQ(ran.code, 0);
+  const auto json = ParseJson(ran.out, "out");
+  ASSERT_TRUE(json.ok());
+  ASSERT_EQ((*json)["skills"].size(), 1u);
+  EXPECT_EQ((*json)["skills"][0]["items"], 2);
+  EXPECT_LE((*json)["skills"][0]["right"].get<int>(), 1);
+  const Ran table = RunBinary(StrCat("eval mini --items ", path));
+  EXPECT_NE(table.out.find("echo"), std::string::npos) << table.out;
+}
+
+TEST_F(CliTest, EvalMiniNamesTheBadLine) {
+  for (const char* text : {"{}\n", "[1]\n", "{\"skill\": \"x\"}\n"}) {
+    const Ran ran = RunBinary(StrCat("eval mini --items ", Write("bad.jsonl", text), " 2>&1"));
+    EXPECT_EQ(ran.code, 1) << text;
+    EXPECT_TRUE(IsOneErrorLine(ran.out)) << ran.out;
+    EXPECT_NE(ran.out.find("bad.jsonl:1"), std::string::npos) << ran.out;
+  }
+  const Ran ran = RunBinary(StrCat("eval mini --items ", Write("none.jsonl", ""), " 2>&1"));
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_NE(ran.out.find("has no items"), std::string::npos) << ran.out;
 }
 
 TEST_F(CliTest, ChatReadsCommandsFromAPipe) {

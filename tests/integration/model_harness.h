@@ -79,6 +79,7 @@ struct RunOptions {
   uint32_t chunk = 0;  // tokens of a step; 0: all at once
   std::optional<kernels::Target> target;
   Ids mtp_next;  // empty: no MTP
+  bool window_only = false;
 };
 
 struct RunResult {
@@ -98,7 +99,8 @@ class ModelRunner {
                                           {.numerics = options.numerics,
                                            .max_step_tokens = std::max(max_tokens, 1u),
                                            .max_step_sequences = max_sequences,
-                                           .with_mtp = !options.mtp_next.empty()},
+                                           .with_mtp = !options.mtp_next.empty(),
+                                           .window_only = options.window_only},
                                           ctx);
     EXPECT_TRUE(forward.ok()) << forward.error().message;
     forward_ = std::move(forward).value();
