@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Headers that most files include and that are long to parse, precompiled where CACHALOT_PCH asks for
-// it. Never included by a source: each includes what it uses, as the presets without it show.
+// Headers that most files include and that are long to parse, precompiled where CACHALOT_PCH asks
+// for it. Never included by a source: each includes what it uses, as the presets without it show.
 #pragma once
 
 #include <fmt/format.h>
