@@ -258,9 +258,9 @@ TEST_F(CliTest, EvalMiniScoresTheTasksBesideTheModel) {
       EXPECT_LE(row["max_tokens_back"], 4096);
     }
   }
-  EXPECT_EQ(skills, (std::vector<std::string>{"copying", "sorting", "counting", "addition",
-                                              "subtraction", "calculator call", "look-up",
-                                              "look-up, window only"}));
+  EXPECT_EQ(skills,
+            (std::vector<std::string>{"copying", "sorting", "counting", "addition", "subtraction",
+                                      "calculator call", "look-up", "look-up, window only"}));
 }
 
 // An answer counts only whole: of two that begin alike, one that ends early, at most one is right.
