@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # cachalot_precompile(TARGET [TEST]): with CACHALOT_PCH the target shares one precompiled header, with
-# GoogleTest in it if it is a test. Sanitizer builds use it: parsing headers is half of their time.
+# GoogleTest in it if it is a test. For the sanitizers' builds, which are the longest of a check.
 if(CACHALOT_PCH)
   file(WRITE ${PROJECT_BINARY_DIR}/empty.cc "")
   add_library(cachalot_pch OBJECT ${PROJECT_BINARY_DIR}/empty.cc)
@@ -29,8 +29,8 @@ function(cachalot_precompile target)
 endfunction()
 
 # cachalot_add_tests(BINARY PREFIX LABEL [SHARDS]): each test case to CTest, or, with
-# CACHALOT_WHOLE_TESTS, the binary as a whole in so many parts: a thousand starts of a process are
-# minutes under sanitizers.
+# CACHALOT_WHOLE_TESTS, the binary as a whole in so many parts: a thousand starts of a process cost
+# more than some of the tests.
 function(cachalot_add_tests binary prefix label)
   if(NOT CACHALOT_WHOLE_TESTS)
     gtest_discover_tests(${binary} TEST_PREFIX "${prefix}." PROPERTIES LABELS ${label}

@@ -149,7 +149,7 @@ Status Measure(Bench& bench, const CacheBenchOptions& options) {
 }
 
 // With the weights, where a first token is asked for.
-Status MeasureWith(Bench& bench, const CacheBenchOptions& options) {
+Status LoadAndMeasure(Bench& bench, const CacheBenchOptions& options) {
   if (options.first_token) {
     EngineFlags flags;
     const LoadUse use{.context = options.tokens};
@@ -182,8 +182,7 @@ Status RunCacheBench(const CacheBenchOptions& options) {
   auto store = diskcache::Store::Open(std::move(storage), {.max_bytes = UINT64_MAX});
   if (store.ok()) {
     bench.store = bench.disk.store = std::move(*store);
-    status = MeasureWith(bench, options);
-    bench.weights.reset();
+    status = LoadAndMeasure(bench, options);
     bench.store.reset();
     bench.disk.store.reset();
   } else {

@@ -36,7 +36,11 @@ struct TileFns {
     if (ctx.target == Target::kAmxBf16) fn = AmxGemmTileBF16();
     if (fn != nullptr) bf16 = fn;
   }
-  void Run(const GemmTile& tile) const { tile.job->bf16 ? bf16(tile) : f32(tile); }
+  // Sums of nothing are left to the reference: the others have K >= 1.
+  void Run(const GemmTile& tile) const {
+    if (tile.depth() == 0) return ref::GemmTileReference(tile);
+    tile.job->bf16 ? bf16(tile) : f32(tile);
+  }
 
   GemmTileFn* f32 = &ref::GemmTileReference;
   GemmTileFn* bf16 = &ref::GemmTileReference;

@@ -161,12 +161,6 @@ void AddToC(const float* sums, size_t rows, size_t cols, bool add, float* c, siz
 void RunTileAmx(const GemmTile& tile) {
   const GemmJob& job = *tile.job;
   const size_t total = tile.depth();
-  if (total == 0) {
-    for (size_t m = 0; m < tile.rows && !job.accumulate; ++m) {
-      std::memset(job.c.Row(tile.m + m).data() + tile.n, 0, tile.cols * sizeof(float));
-    }
-    return;
-  }
   const Tiles tiles;
   const Scratch scratch(tile.scratch);
   for (size_t k0 = 0; k0 < total; k0 += kGemmBlockK) {

@@ -182,12 +182,6 @@ void RunPanel(const BlockArgs& args, const float* strips) {
 void RunGemmTile(const GemmTile& tile) {
   const GemmJob& job = *tile.job;
   const size_t total = tile.depth();
-  if (total == 0) {
-    for (size_t m = 0; m < tile.rows && !job.accumulate; ++m) {
-      std::memset(job.c.Row(tile.m + m).data() + tile.n, 0, tile.cols * sizeof(float));
-    }
-    return;
-  }
   float* panel = tile.scratch;
   float* strips = tile.scratch + kGemmMaxPanelCols * kGemmBlockK;
   for (size_t k0 = 0; k0 < total; k0 += kGemmBlockK) {

@@ -29,7 +29,7 @@ struct GemmTile {
   size_t depth() const { return job->a_transposed ? job->a.rows : job->a.cols; }
 };
 
-using GemmTileFn = void(const GemmTile& tile);
+using GemmTileFn = void(const GemmTile& tile);  // pre: depth() > 0, but for the reference
 
 // The code for `target`; null where this build has none (the reference runs instead).
 GemmTileFn* HighwayGemmTile(Target target);

@@ -170,12 +170,6 @@ void RunPanel(const PanelArgs& args) {
 void RunTileBF16(const GemmTile& tile) {
   const GemmJob& job = *tile.job;
   const size_t total = tile.depth();
-  if (total == 0) {
-    for (size_t m = 0; m < tile.rows && !job.accumulate; ++m) {
-      std::memset(job.c.Row(tile.m + m).data() + tile.n, 0, tile.cols * sizeof(float));
-    }
-    return;
-  }
   auto* panel = reinterpret_cast<uint32_t*>(tile.scratch);
   uint32_t* packed_a = panel + kGemmMaxPanelCols * kGemmBlockK;
   for (size_t k0 = 0; k0 < total; k0 += kGemmBlockK) {

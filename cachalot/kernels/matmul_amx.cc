@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // BF16 products on matrix tiles (Sapphire Rapids and later): 16 rows of weights by 16 tokens by 32
-// columns an instruction, where vdpbf16ps does 1 by 1 by 32. One token costs as much as 16, and
-// still less than reading the weights: products of up to 16 tokens wait for memory only.
+// columns an instruction, where vdpbf16ps does 1 by 1 by 32. It takes 5 ns however many tokens
+// there are; widening its 512 weights takes 16, bringing them from memory 26 (docs/log.md,
+// 2026-11-30).
 //
 // Weights are widened by the readers of matmul_x86.cc into tiles of 16 rows, one behind the other:
 // they are the left operand. x is the right one, [pairs of columns][tokens]: a row of x as it is
@@ -110,36 +111,6 @@ void PackTokens(const Panel& panel, size_t m, size_t count, size_t columns, cons
     for (size_t p = 0; p < kAmxPairs; ++p, out += columns) {
       _mm512_mask_storeu_epi32(out, live, rows[p]);
     }
-  }
-}
-
-// One row's codes to its place in the tiles of a step.
-template <int kAt, class Reader>
-HWY_INLINE void StoreCodes(const Reader& reader, const typename Reader::Codes& codes,
-                           uint16_t* out) {
-  if constexpr (kAt < static_cast<int>(Reader::kVectors)) {
-    _mm512_store_si512(out + kAt * kTileWords, reader.template Widen<kAt>(codes));
-    StoreCodes<kAt + 1>(reader, codes, out);
-  }
-}
-
-// A whole step of 16 rows, and the last step of which `cols` columns are left.
-template <class Reader, int kLocality>
-HWY_INLINE void WidenStep(Reader& from, Upcoming<kLocality, kRows>& next, size_t step,
-                          uint16_t* out) {
-  from.StartStep(step);
-  next.Aim(step * Reader::kStepBytes);
-  HWY_UNROLL(16)
-  for (uint32_t r = 0; r < kRows; ++r) {
-    next.Prefetch(from.row[r] + step * Reader::kStepBytes, Reader::kStepBytes);
-    StoreCodes<0>(from, from.Load(r, step), out + r * kVector);
-  }
-}
-template <class Reader>
-void WidenTail(Reader& from, size_t step, size_t cols, uint16_t* out) {
-  from.StartStep(step);
-  for (uint32_t r = 0; r < kRows; ++r) {
-    StoreCodes<0>(from, from.LoadTail(r, step, cols), out + r * kVector);
   }
 }
 

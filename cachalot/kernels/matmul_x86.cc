@@ -292,33 +292,15 @@ void FewTokens(size_t tokens, const Reader& reader, Upcoming<kToL1> next, const 
 }
 
 // The rows of a group to `out` [vectors][kGroupRows][32].
-template <int kVector, class Reader>
-HWY_INLINE void StoreCodes(const Reader& reader, const typename Reader::Codes& codes,
-                           uint16_t* out) {
-  if constexpr (kVector < Reader::kVectors) {
-    _mm512_store_si512(out + kVector * kGroupRows * 32, reader.template Widen<kVector>(codes));
-    StoreCodes<kVector + 1>(reader, codes, out);
-  }
-}
 template <class Reader>
 void Widen(const Reader& reader, Upcoming<kToL2> next, Columns columns, uint16_t* out) {
   constexpr size_t kStep = Reader::kStep;
   Reader from = reader;  // a copy in registers
   size_t step = columns.begin / kStep;
   for (; step < columns.end / kStep; ++step, out += kStep * kGroupRows) {
-    from.StartStep(step);
-    next.Aim(step * Reader::kStepBytes);
-    HWY_UNROLL(8)
-    for (uint32_t r = 0; r < kGroupRows; ++r) {
-      next.Prefetch(from.row[r] + step * Reader::kStepBytes, Reader::kStepBytes);
-      StoreCodes<0>(from, from.Load(r, step), out + r * kVector);
-    }
+    WidenStep(from, next, step, out);
   }
-  if (columns.end % kStep == 0) return;
-  from.StartStep(step);
-  for (uint32_t r = 0; r < kGroupRows; ++r) {
-    StoreCodes<0>(from, from.LoadTail(r, step, columns.end % kStep), out + r * kVector);
-  }
+  if (columns.end % kStep != 0) WidenTail(from, step, columns.end % kStep, out);
 }
 
 // Tiles of 3, and 2 and 2 rather than 3 and 1: a token alone waits for its 8 accumulators.

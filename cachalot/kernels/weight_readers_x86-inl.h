@@ -26,6 +26,7 @@
 #include "hwy/base.h"
 
 namespace cachalot::kernels {
+namespace {  // included by several files with different attributes
 
 // Which columns vector v of a step holds.
 enum class Order {
@@ -37,8 +38,8 @@ enum class Order {
 // (252 - s) << 7 with unsigned saturation gives code * 2^(s - 127): zeros stay 0, exponents of the
 // others end in 1 .. 254 for 2 <= s <= 252. -0 is stored as 0, which no sum can tell apart: an
 // accumulator starts at +0.
-inline constexpr uint32_t kMinScaleFP4 = 2;
-inline constexpr uint32_t kMaxScaleFP4 = 252;
+constexpr uint32_t kMinScaleFP4 = 2;
+constexpr uint32_t kMaxScaleFP4 = 252;
 constexpr std::array<uint16_t, 32> MakeTableFP4() {
   std::array<uint16_t, 32> table{};
   for (size_t i = 0; i < table.size(); ++i) {
@@ -47,7 +48,7 @@ constexpr std::array<uint16_t, 32> MakeTableFP4() {
   }
   return table;
 }
-alignas(64) inline constexpr std::array<uint16_t, 32> kTableFP4 = MakeTableFP4();
+alignas(64) constexpr std::array<uint16_t, 32> kTableFP4 = MakeTableFP4();
 
 // Word i of a vector of FP4 codes belongs to its block i / 8.
 constexpr std::array<uint16_t, 32> MakeSpreadFP4() {
@@ -55,12 +56,12 @@ constexpr std::array<uint16_t, 32> MakeSpreadFP4() {
   for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<uint16_t>(i / 8);
   return index;
 }
-alignas(64) inline constexpr std::array<uint16_t, 32> kSpreadFP4 = MakeSpreadFP4();
+alignas(64) constexpr std::array<uint16_t, 32> kSpreadFP4 = MakeSpreadFP4();
 
 // |E4M3| as BF16, all normal: 2^-9 .. 448. With the scale 2^(s - 127) exponents stay in 1 .. 254
 // for 10 <= s <= 246.
-inline constexpr uint32_t kMinScaleFP8 = 10;
-inline constexpr uint32_t kMaxScaleFP8 = 246;
+constexpr uint32_t kMinScaleFP8 = 10;
+constexpr uint32_t kMaxScaleFP8 = 246;
 constexpr std::array<uint16_t, 128> MakeTableFP8() {
   std::array<uint16_t, 128> table{};
   for (size_t i = 0; i < table.size(); ++i) {
@@ -68,7 +69,7 @@ constexpr std::array<uint16_t, 128> MakeTableFP8() {
   }
   return table;
 }
-alignas(64) inline constexpr std::array<uint16_t, 128> kTableFP8 = MakeTableFP8();
+alignas(64) constexpr std::array<uint16_t, 128> kTableFP8 = MakeTableFP8();
 
 // Byte indices that pick the even bytes of two vectors; the odd ones are one higher.
 constexpr std::array<uint8_t, 64> MakeEvenBytes() {
@@ -76,7 +77,7 @@ constexpr std::array<uint8_t, 64> MakeEvenBytes() {
   for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<uint8_t>(2 * i);
   return index;
 }
-alignas(64) inline constexpr std::array<uint8_t, 64> kEvenBytes = MakeEvenBytes();
+alignas(64) constexpr std::array<uint8_t, 64> kEvenBytes = MakeEvenBytes();
 
 // Bit i is set for i < n.
 HWY_INLINE uint64_t LowBits(size_t n) { return n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
@@ -86,6 +87,7 @@ HWY_INLINE uint32_t LowBits32(size_t n) { return static_cast<uint32_t>(LowBits(n
 // group runs the same code; their results are dropped.
 template <uint32_t kRows>
 struct GroupRows {
+  static constexpr uint32_t kNumRows = kRows;
   void Point(const WeightView& w, uint32_t n, uint32_t count) {
     for (uint32_t r = 0; r < kRows; ++r) row[r] = w.row(n + std::min(r, count - 1));
     slow = 0;
@@ -97,8 +99,8 @@ struct GroupRows {
 // Stored bytes that will be read soon: the hardware prefetcher of a core does not follow 8 rows at
 // once. Where to is found by one comparison a step; an address computed in full cost one token 15
 // %.
-inline constexpr int kToL1 = 3;  // localities of __builtin_prefetch
-inline constexpr int kToL2 = 2;
+constexpr int kToL1 = 3;  // localities of __builtin_prefetch
+constexpr int kToL2 = 2;
 template <int kLocality, uint32_t kRows = kGroupRows>
 struct Upcoming {
   // Reads `lead` bytes of each row ahead; past the end of a row, those of the next group's rows.
@@ -307,6 +309,37 @@ struct ReaderFP8 : GroupRows<kRows> {
   __m512i lo0, lo1, hi0, hi1;
 };
 
+// One row's codes of a step to its place in `out` [vectors][rows of the reader][32].
+template <int kVector, class Reader>
+HWY_INLINE void StoreCodes(const Reader& reader, const typename Reader::Codes& codes,
+                           uint16_t* out) {
+  if constexpr (kVector < static_cast<int>(Reader::kVectors)) {
+    _mm512_store_si512(out + kVector * Reader::kNumRows * 32,
+                       reader.template Widen<kVector>(codes));
+    StoreCodes<kVector + 1>(reader, codes, out);
+  }
+}
+
+// A whole step of all rows, and the last step, of which `cols` columns are left.
+template <class Reader, int kLocality>
+HWY_INLINE void WidenStep(Reader& from, Upcoming<kLocality, Reader::kNumRows>& next, size_t step,
+                          uint16_t* out) {
+  from.StartStep(step);
+  next.Aim(step * Reader::kStepBytes);
+  HWY_UNROLL(16)
+  for (uint32_t r = 0; r < Reader::kNumRows; ++r) {
+    next.Prefetch(from.row[r] + step * Reader::kStepBytes, Reader::kStepBytes);
+    StoreCodes<0>(from, from.Load(r, step), out + r * 32);
+  }
+}
+template <class Reader>
+void WidenTail(Reader& from, size_t step, size_t cols, uint16_t* out) {
+  from.StartStep(step);
+  for (uint32_t r = 0; r < Reader::kNumRows; ++r) {
+    StoreCodes<0>(from, from.LoadTail(r, step, cols), out + r * 32);
+  }
+}
+
 // The columns of each 128 dealt out to four vectors: column 4 j + v is word j of vector v.
 HWY_INLINE void DealNibbles(const __m512i* in, uint16_t* out) {
   alignas(64) static constexpr auto kDeal = [] {
@@ -357,4 +390,5 @@ const uint16_t* InOrder(const BF16* x, size_t cols, uint16_t* packed) {
   return packed;
 }
 
+}  // namespace
 }  // namespace cachalot::kernels

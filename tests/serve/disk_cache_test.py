@@ -34,6 +34,7 @@ def check_run_and_commands(binary: str, directory: str, parent: str) -> None:
         json.loads(run(binary, *longer, "--cache", directory))["ids"]
     stat = json.loads(run(binary, "cache", "stat", "-d", directory, "--json"))
     assert stat["record_bytes"] > 0 and len(stat["prefixes"]) == 1, stat
+    assert stat["write_amplification"] >= 1 and stat["prefixes"][0]["hits"] > 0, stat
     listed = json.loads(run(binary, "cache", "list", "-d", directory, "--json"))
     assert any(one["hits"] > 0 for one in listed), listed
     key = listed[0]["key"]
@@ -66,6 +67,15 @@ def check_damage(binary: str, directory: str, archive: str) -> None:
     assert "at byte" in run(binary, "cache", "import", archive, "-d", directory, code=4)
     run(binary, "cache", "pin", "ffffffffffff", "-d", directory, code=3)
     run(binary, "cache", "stat", "-d", directory + "-none", code=3)
+
+
+def check_bench(binary: str, directory: str) -> None:
+    """What was filled and stored is what a request of the engine finds."""
+    out = json.loads(run(binary, "cache", "bench", "-d", directory, "--tokens", "1k", "--repeats", "2",
+                         "--first-token"))
+    assert out["tokens_not_run"] == 1024 and out["first_token_computed"] == 1, out
+    assert len(out["first_token_s"]) == 2 and min(out["first_token_s"]) > 0, out
+    assert not Path(directory).exists()
 
 
 def check_server(binary: str, directory: str) -> None:
@@ -105,6 +115,7 @@ def main() -> None:
         check_run_and_commands(binary, parent + "/run", parent)
         check_server(binary, parent + "/serve")
         check_chat(binary, parent + "/chat")
+        check_bench(binary, parent + "/bench")
     print("ok")
 
 
