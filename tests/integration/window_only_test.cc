@@ -42,8 +42,8 @@ TEST(WindowOnly, ChangesNothingBeforeTheFirstBlockIsFull) {
   const size_t vocab = weights->config.vocab_size;
   const auto whole = RunIds(weights, ids, {}).logits;
   const auto window = RunIds(weights, ids, {.window_only = true}).logits;
-  EXPECT_TRUE(std::equal(whole.begin(), whole.begin() + static_cast<ptrdiff_t>(3 * vocab),
-                         window.begin()));
+  EXPECT_TRUE(
+      std::equal(whole.begin(), whole.begin() + static_cast<ptrdiff_t>(3 * vocab), window.begin()));
   EXPECT_NE(whole, window);
 }
 
