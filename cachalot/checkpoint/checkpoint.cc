@@ -7,6 +7,7 @@
 #include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
 #include "cachalot/checkpoint/header_json.h"
+#include "cachalot/checkpoint/page_owners.h"
 #include "cachalot/io/checksum.h"
 
 namespace cachalot::checkpoint {
@@ -37,11 +38,23 @@ Result<Index> ReadIndex(const std::string& path) {
   return index;
 }
 
+// A copy that is spread over memory nodes needs to know beforehand where the tensors are.
+Result<io::MappedFile> OpenShard(const std::string& path, const OpenOptions& options) {
+  const Placement& placement = options.placement;
+  if (options.memory == io::FileMemory::kMapped || placement.workers.empty() ||
+      placement.Parts().num() == 1) {
+    return io::MappedFile::Open(path, options.memory, options.progress);
+  }
+  CACHALOT_TRY(const io::MappedFile mapped, io::MappedFile::Open(path));
+  CACHALOT_TRY(const std::vector<TensorInfo> tensors,
+               ParseSafetensors(path, mapped.data(), mapped.size()));
+  return io::MappedFile::OpenCopy(path, CopyParts(mapped, tensors, placement), options.progress);
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& dir,
-                                                           io::FileMemory memory,
-                                                           const io::ByteProgress& progress) {
+                                                           const OpenOptions& options) {
   namespace fs = std::filesystem;
   std::error_code ec;
   if (!fs::is_directory(dir, ec)) {
@@ -60,7 +73,7 @@ Result<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& di
                  StrCat(dir, ": neither ", kIndexName, " nor ", kSingleName, " is there")};
   }
   for (const std::string& shard : index.shards) {
-    CACHALOT_RETURN_IF_ERROR(ckpt->AddShard(shard, memory, progress, index.shard_of));
+    CACHALOT_RETURN_IF_ERROR(ckpt->AddShard(shard, options, index.shard_of));
   }
   CACHALOT_RETURN_IF_ERROR(ckpt->BuildNames(index_path, index.shard_of));
   return std::shared_ptr<const Checkpoint>(std::move(ckpt));
@@ -91,10 +104,9 @@ Status Checkpoint::Lock() const {
   return {};
 }
 
-Status Checkpoint::AddShard(const std::string& shard, io::FileMemory memory,
-                            const io::ByteProgress& progress,
+Status Checkpoint::AddShard(const std::string& shard, const OpenOptions& options,
                             const std::unordered_map<std::string, std::string>& shard_of) {
-  auto opened = io::MappedFile::Open(StrCat(dir_, "/", shard), memory, progress);
+  auto opened = OpenShard(StrCat(dir_, "/", shard), options);
   if (!opened.ok() && opened.error().code == ErrorCode::kNotFound) {
     return Error{ErrorCode::kNotFound, StrCat(opened.error().message, "; ", kIndexName,
                                               " names it: is the download complete?")};

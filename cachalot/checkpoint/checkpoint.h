@@ -13,6 +13,7 @@
 #include "cachalot/base/error.h"
 #include "cachalot/io/mapped_file.h"
 #include "cachalot/tensor/dtype.h"
+#include "cachalot/threading/placement.h"
 
 namespace cachalot::checkpoint {
 
@@ -39,16 +40,24 @@ bool IsOfficialName(std::string_view name);
 // [model.md 2.7]
 void AppendOfficial(TensorInfo info, std::vector<TensorInfo>& out);
 
+// How the shards come into memory.
+struct OpenOptions {
+  io::FileMemory memory = io::FileMemory::kMapped;
+  io::ByteProgress progress;  // of copying
+  // Of the workers that will multiply: with more than one memory node, copies are spread over them
+  // [page_owners.h]. Empty: wherever the system puts them.
+  Placement placement;
+};
+
 class Checkpoint {
  public:
   // Opens dir/model.safetensors.index.json and every shard it names, or dir/model.safetensors.
   // Checks that the index and the shards agree. Maps, never copies. Names re-saved by Hugging Face
   // transformers are translated to the official ones [model.md 2.7].
   // With FileMemory::kHugePages the shards are copied, all bytes of them, which takes as long as
-  // reading the disk; `progress` hears of that only.
-  static Result<std::shared_ptr<const Checkpoint>> Open(
-      const std::string& dir, io::FileMemory memory = io::FileMemory::kMapped,
-      const io::ByteProgress& progress = {});
+  // reading the disk.
+  static Result<std::shared_ptr<const Checkpoint>> Open(const std::string& dir,
+                                                        const OpenOptions& options = {});
 
   // nullptr if absent.
   const TensorInfo* Find(std::string_view name) const;
@@ -79,7 +88,7 @@ class Checkpoint {
  private:
   Checkpoint() = default;
   // `shard_of` (tensor -> shard, from the index) is empty without an index.
-  Status AddShard(const std::string& shard, io::FileMemory memory, const io::ByteProgress& progress,
+  Status AddShard(const std::string& shard, const OpenOptions& options,
                   const std::unordered_map<std::string, std::string>& shard_of);
   Status BuildNames(const std::string& index_path,
                     const std::unordered_map<std::string, std::string>& shard_of);

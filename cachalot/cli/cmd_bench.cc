@@ -43,8 +43,10 @@ Result<eval::BenchOptions> ToOptions(const BenchFlags& flags) {
       .numerics = flags.engine.numerics_value(),
       .target = flags.engine.target_value().value_or(kernels::SupportedTargets().front()),
       .num_threads = flags.engine.threads > 0 ? flags.engine.threads : NumPhysicalCores(),
+      .pinning = flags.engine.pinning(),
       .decode_tokens = flags.decode,
-      .runs = flags.runs};
+      .runs = flags.runs,
+      .limit_buffer_bytes = kernels::BytesPastCaches()};
   CACHALOT_TRY(options.contexts, eval::ParseTokenList(flags.contexts));
   CACHALOT_TRY(options.batches, eval::ParseTokenList(flags.batches));
   options.fill_beyond = 0;

@@ -62,11 +62,16 @@ std::optional<kernels::Target> EngineFlags::target_value() const {
   return target.empty() ? std::nullopt : kernels::TargetFromName(target);
 }
 
+Pinning EngineFlags::pinning() const {
+  return pin == "on" ? Pinning::kOn : pin == "off" ? Pinning::kOff : Pinning::kAuto;
+}
+
 engine::EngineOptions EngineFlags::ToEngineOptions(const model::Weights& weights) const {
   engine::EngineOptions options;
   options.numerics = numerics_value();
   options.target = target_value();
   options.num_threads = threads;
+  options.pinning = pinning();
   options.max_context = max_context;
   if (chunk > 0) {
     options.prefill_chunk = chunk;
@@ -82,6 +87,7 @@ eval::RunnerOptions EngineFlags::ToRunnerOptions(uint32_t max_tokens) const {
   return {.numerics = numerics_value(),
           .target = target_value(),
           .num_threads = threads,
+          .pinning = pinning(),
           .chunk = chunk,
           .max_tokens = max_tokens};
 }
@@ -128,6 +134,13 @@ void AddEngineFlags(CLI::App& command, EngineFlags& flags, bool with_context) {
   command
       .add_option("--cpu-list", flags.cpu_list,
                   "CPUs to run on, as in 0,2-5 (default: all allowed)")
+      ->group("Engine");
+  command
+      .add_option(
+          "--pin", flags.pin,
+          "Keep each thread on its core; auto: with several memory nodes, where they take all")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str()
       ->group("Engine");
   CLI::Option* mapped =
       command.add_flag("--mmap", flags.mmap, "Map the weights, read them as needed (default)");

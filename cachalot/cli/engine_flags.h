@@ -15,8 +15,8 @@
 
 namespace cachalot::cli {
 
-// -m, --numerics, --threads, --cpu-list, --target, --chunk, --max-context, and how weights come
-// into memory: --mmap, --huge-pages, --preload, --lock.
+// -m, --numerics, --threads, --cpu-list, --pin, --target, --chunk, --max-context, and how weights
+// come into memory: --mmap, --huge-pages, --preload, --lock.
 struct EngineFlags {
   std::string model;
   std::string numerics = "fast";
@@ -26,6 +26,7 @@ struct EngineFlags {
   uint32_t max_context = 0;
   std::string speculate = "auto";
   std::string cpu_list;
+  std::string pin = "auto";
   bool mmap = false;  // the default, said aloud
   bool huge_pages = false;
   bool preload = false;
@@ -39,6 +40,7 @@ struct EngineFlags {
 
   model::Numerics numerics_value() const;  // pre: parsed by CLI11, so one of the names
   std::optional<kernels::Target> target_value() const;
+  Pinning pinning() const;
   // The chunk follows the weights where no flag says it: streamed ones want large ones.
   engine::EngineOptions ToEngineOptions(const model::Weights& weights) const;
   eval::RunnerOptions ToRunnerOptions(uint32_t max_tokens) const;

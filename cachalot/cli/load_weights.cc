@@ -177,11 +177,13 @@ Result<std::shared_ptr<const model::Weights>> LoadModelWeights(const EngineFlags
   return model::LoadWeights(dir, {.huge_pages = flags.huge_pages,
                                   .preload = flags.preload || flags.lock,
                                   .lock = flags.lock,
-                                  .progress = [&](uint64_t bytes) {
-                                    done += bytes;
-                                    bar.Update(done / kMegabyte, plan.weight_bytes / kMegabyte);
-                                    return !InterruptRequested();
-                                  }});
+                                  .progress =
+                                      [&](uint64_t bytes) {
+                                        done += bytes;
+                                        bar.Update(done / kMegabyte, plan.weight_bytes / kMegabyte);
+                                        return !InterruptRequested();
+                                      },
+                                  .placement = PlaceWorkers(flags.threads, flags.pinning())});
 }
 
 }  // namespace cachalot::cli

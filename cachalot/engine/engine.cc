@@ -7,7 +7,6 @@
 #include "cachalot/base/strings.h"
 #include "cachalot/engine/engine_internal.h"
 #include "cachalot/io/checksum.h"
-#include "cachalot/threading/topology.h"
 
 namespace cachalot::engine {
 namespace {
@@ -66,9 +65,9 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const model::Weig
   }
   const uint32_t context =
       options.max_context > 0 ? options.max_context : std::min(limit, kDefaultContext);
-  const uint32_t threads = options.num_threads > 0 ? options.num_threads : NumPhysicalCores();
 
-  auto impl = std::make_unique<Impl>(std::move(weights), options, context, threads);
+  auto impl = std::make_unique<Impl>(std::move(weights), options, context,
+                                     PlaceWorkers(options.num_threads, options.pinning));
   impl->target = target;
   CACHALOT_TRY(const bool with_mtp, WantsMtp(options, *impl->weights));
   const uint32_t decode_rows = with_mtp ? 2 : 1;  // of a sequence: its token and an MTP guess

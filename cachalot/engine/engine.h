@@ -17,6 +17,7 @@
 #include "cachalot/engine/sampler.h"
 #include "cachalot/kvcache/prefix_cache.h"
 #include "cachalot/model/forward.h"
+#include "cachalot/threading/placement.h"
 
 namespace cachalot::engine {
 
@@ -31,6 +32,7 @@ struct EngineOptions {
   model::Numerics numerics = model::Numerics::kFast;
   std::optional<kernels::Target> target;  // default: the best this CPU has
   uint32_t num_threads = 0;               // 0: one per physical core
+  Pinning pinning = Pinning::kAuto;       // of threads to cores; never changes an answer
   uint32_t max_context = 0;               // tokens of the longest sequence; 0: min(model, 32768)
   uint32_t max_sequences = 1;             // running at once
   uint32_t prefill_chunk = 512;           // tokens of one step at most

@@ -63,11 +63,11 @@ struct Engine::Impl {
   };
 
   Impl(std::shared_ptr<const model::Weights> w, const EngineOptions& o, uint32_t context,
-       uint32_t threads)
+       const Placement& placement)
       : weights(std::move(w)),
         options(o),
         max_context(context),
-        pool(threads),
+        pool(placement),
         sampler(weights->config.vocab_size),
         budget(*weights, o.prefill_slack) {}
 

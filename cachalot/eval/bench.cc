@@ -223,7 +223,7 @@ Result<Bench> RunBench(std::shared_ptr<const model::Weights> weights, const Benc
   CACHALOT_RETURN_IF_ERROR(session.Done(0));
   bench.read_bytes_per_s_by_threads =
       kernels::ReadBandwidths(options.target, options.num_threads, options.limit_buffer_bytes);
-  ThreadPool pool(options.num_threads);
+  ThreadPool pool(PlaceWorkers(options.num_threads, options.pinning));
   const kernels::Context ctx{.pool = &pool, .target = options.target};
   bench.limits = kernels::MeasureMachineLimits(ctx, options.limit_buffer_bytes);
   bench.widening = kernels::MeasureWidening(ctx);

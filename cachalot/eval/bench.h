@@ -14,6 +14,7 @@
 #include "cachalot/eval/machine_info.h"
 #include "cachalot/eval/speculation_speed.h"
 #include "cachalot/model/forward.h"
+#include "cachalot/threading/placement.h"
 
 namespace cachalot::eval {
 
@@ -21,6 +22,7 @@ struct BenchOptions {
   model::Numerics numerics = model::Numerics::kFast;
   kernels::Target target = kernels::Target::kScalar;
   uint32_t num_threads = 1;
+  Pinning pinning = Pinning::kAuto;
   std::vector<uint32_t> contexts = {512, 2048, 8192};  // ascending
   // Contexts beyond this many tokens are filled with random entries (bench_fill.h), not read.
   uint32_t fill_beyond = 8192;

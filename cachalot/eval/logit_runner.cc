@@ -7,7 +7,6 @@
 
 #include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
-#include "cachalot/threading/topology.h"
 
 namespace cachalot::eval {
 namespace {
@@ -63,8 +62,7 @@ Result<std::unique_ptr<LogitRunner>> LogitRunner::Create(
   auto runner = std::unique_ptr<LogitRunner>(new LogitRunner());
   runner->weights_ = weights;
   runner->chunk_ = ChooseChunk(options.chunk, config.vocab_size, options.max_tokens);
-  const uint32_t threads = options.num_threads > 0 ? options.num_threads : NumPhysicalCores();
-  runner->pool_ = std::make_unique<ThreadPool>(threads);
+  runner->pool_ = std::make_unique<ThreadPool>(PlaceWorkers(options.num_threads, options.pinning));
   const kernels::Context ctx{
       .pool = runner->pool_.get(), .path = kernels::Path::kSimd, .target = target};
   CACHALOT_TRY(runner->forward_, model::Forward::Create(weights,

@@ -12,6 +12,7 @@
 
 #include "cachalot/base/error.h"
 #include "cachalot/model/forward.h"
+#include "cachalot/threading/placement.h"
 
 namespace cachalot::eval {
 
@@ -19,6 +20,7 @@ struct RunnerOptions {
   model::Numerics numerics = model::Numerics::kFast;
   std::optional<kernels::Target> target;  // default: the best this CPU has
   uint32_t num_threads = 0;               // 0: one per physical core
+  Pinning pinning = Pinning::kAuto;
   uint32_t chunk = 0;       // tokens of one step; 0: 512, fewer where logit rows are large
   uint32_t max_tokens = 1;  // ids of the longest sequence
   bool with_mtp = false;    // MtpLogits wanted; needs weights.mtp

@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
+#include <thread>
 #include <utility>
 
 #include "cachalot/base/strings.h"
@@ -65,33 +67,52 @@ void TouchPages(const uint8_t* data, uint64_t bytes) {
 
 Result<MappedFile> MappedFile::Open(const std::string& path, FileMemory memory,
                                     const ByteProgress& progress) {
-  // O_NONBLOCK: a FIFO with nobody at the other end is refused below instead of waited for.
-  FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.fd < 0) return SystemError(path, "open");
-  CACHALOT_TRY(const struct stat info, RegularFileInfo(file.fd, path));
-  const auto size = static_cast<uint64_t>(info.st_size);
-  MappedFile mapped;
-  mapped.modified_ns_ = int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
-  mapped.path_ = path;
-  mapped.memory_ = memory;
-  mapped.size_ = size;
-  if (size > 0) {
-    CACHALOT_RETURN_IF_ERROR(memory == FileMemory::kMapped ? mapped.Map(file.fd)
-                                                           : mapped.Copy(file.fd, progress));
+  MappedFile file;
+  file.memory_ = memory;
+  CACHALOT_RETURN_IF_ERROR(file.OpenFile(path));
+  if (file.size_ == 0) return file;
+  if (memory == FileMemory::kMapped) {
+    CACHALOT_RETURN_IF_ERROR(file.Map());
+    return file;
   }
-  mapped.fd_ = file.Release();
-  return mapped;
+  CACHALOT_RETURN_IF_ERROR(file.AllocateCopy());
+  CACHALOT_RETURN_IF_ERROR(file.ReadRange({0, file.size_}, progress));
+  CACHALOT_RETURN_IF_ERROR(file.ProtectCopy());
+  return file;
 }
 
-Status MappedFile::Map(int fd) {
-  void* data = mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
+Result<MappedFile> MappedFile::OpenCopy(const std::string& path, std::span<const CopyPart> parts,
+                                        const ByteProgress& progress) {
+  MappedFile file;
+  file.memory_ = FileMemory::kHugePages;
+  CACHALOT_RETURN_IF_ERROR(file.OpenFile(path));
+  if (file.size_ == 0) return file;
+  CACHALOT_RETURN_IF_ERROR(file.AllocateCopy());
+  CACHALOT_RETURN_IF_ERROR(file.ReadParts(parts, progress));
+  CACHALOT_RETURN_IF_ERROR(file.ProtectCopy());
+  return file;
+}
+
+Status MappedFile::OpenFile(const std::string& path) {
+  path_ = path;
+  // O_NONBLOCK: a FIFO with nobody at the other end is refused below instead of waited for.
+  fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd_ < 0) return SystemError(path, "open");
+  CACHALOT_TRY(const struct stat info, RegularFileInfo(fd_, path));
+  modified_ns_ = int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
+  size_ = static_cast<uint64_t>(info.st_size);
+  return {};
+}
+
+Status MappedFile::Map() {
+  void* data = mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd_, 0);
   if (data == MAP_FAILED) return SystemError(path_, "map");
   data_ = static_cast<const uint8_t*>(data);
   mapped_bytes_ = size_;
   return {};
 }
 
-Status MappedFile::Copy(int fd, const ByteProgress& progress) {
+Status MappedFile::AllocateCopy() {
   // A huge page more than needed, so that the data can start at the edge of one.
   const uint64_t bytes = (size_ + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
   void* base = mmap(nullptr, bytes + kHugePageBytes, PROT_READ | PROT_WRITE,
@@ -111,19 +132,55 @@ Status MappedFile::Copy(int fd, const ByteProgress& progress) {
   mapped_bytes_ = bytes;
   // A wish: where the system has no huge pages, small ones serve.
   madvise(data, bytes, MADV_HUGEPAGE);
-  posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-  for (uint64_t done = 0; done < size_;) {
-    const uint64_t wanted = std::min(kSliceBytes, size_ - done);
-    const ssize_t got = pread(fd, data + done, wanted, static_cast<off_t>(done));
+  posix_fadvise(fd_, 0, 0, POSIX_FADV_SEQUENTIAL);
+  return {};
+}
+
+Status MappedFile::ReadRange(CopyPart::Range range, const ByteProgress& progress) const {
+  auto* data = const_cast<uint8_t*>(data_);
+  for (uint64_t done = range.begin; done < range.end;) {
+    const uint64_t wanted = std::min(kSliceBytes, range.end - done);
+    const ssize_t got = pread(fd_, data + done, wanted, static_cast<off_t>(done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return SystemError(path_, "read");
     if (got == 0) return Error{ErrorCode::kIo, StrCat(path_, ": became shorter while it was read")};
     // Bytes of the page cache that were copied are of no use twice: give them back.
-    posix_fadvise(fd, static_cast<off_t>(done), got, POSIX_FADV_DONTNEED);
+    posix_fadvise(fd_, static_cast<off_t>(done), got, POSIX_FADV_DONTNEED);
     done += static_cast<uint64_t>(got);
     if (progress && !progress(static_cast<uint64_t>(got))) return Stopped();
   }
-  if (mprotect(data, bytes, PROT_READ) != 0) return SystemError(path_, "protect");
+  return {};
+}
+
+Status MappedFile::ReadParts(std::span<const CopyPart> parts, const ByteProgress& progress) const {
+  std::mutex mutex;  // of what follows
+  Status status;     // the first that went wrong stops all
+  const auto report = [&](uint64_t bytes) {
+    const std::lock_guard lock(mutex);
+    return status.ok() && (!progress || progress(bytes));
+  };
+  const auto read_part = [&](const CopyPart& part) {
+    if (part.enter) part.enter();
+    for (const CopyPart::Range range : part.ranges) {
+      const Status read = ReadRange(range, report);
+      if (read.ok()) continue;
+      const std::lock_guard lock(mutex);
+      if (status.ok()) status = read;
+      return;
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    threads.reserve(parts.size());
+    for (const CopyPart& part : parts) threads.emplace_back([&] { read_part(part); });
+  }
+  return status;
+}
+
+Status MappedFile::ProtectCopy() const {
+  if (mprotect(const_cast<uint8_t*>(data_), mapped_bytes_, PROT_READ) != 0) {
+    return SystemError(path_, "protect");
+  }
   return {};
 }
 

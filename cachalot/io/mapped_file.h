@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "cachalot/base/error.h"
 
@@ -20,6 +22,16 @@ enum class FileMemory : uint8_t {
 // Bytes done since the last call; false stops (kCancelled).
 using ByteProgress = std::function<bool(uint64_t bytes)>;
 
+// Part of a copy: memory lies in the node of the thread that first touches it, so each part is read
+// by a thread of its own that begins with `enter` (to go to that node).
+struct CopyPart {
+  struct Range {
+    uint64_t begin = 0, end = 0;  // bytes of the file; within its size
+  };
+  std::function<void()> enter;
+  std::vector<Range> ranges;
+};
+
 // A whole file, read-only. Movable; unmapped on destruction.
 class MappedFile {
  public:
@@ -27,6 +39,10 @@ class MappedFile {
   // kResourceExhausted where a copy finds no memory. Only a copy takes long and reports progress.
   static Result<MappedFile> Open(const std::string& path, FileMemory memory = FileMemory::kMapped,
                                  const ByteProgress& progress = {});
+  // A copy in huge pages, read by one thread a part at once; what is in no part is zero. Progress
+  // is reported by one thread at a time.
+  static Result<MappedFile> OpenCopy(const std::string& path, std::span<const CopyPart> parts,
+                                     const ByteProgress& progress = {});
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
@@ -51,8 +67,12 @@ class MappedFile {
 
  private:
   MappedFile() = default;
-  Status Map(int fd);
-  Status Copy(int fd, const ByteProgress& progress);
+  Status OpenFile(const std::string& path);
+  Status Map();
+  Status AllocateCopy();
+  Status ReadRange(CopyPart::Range range, const ByteProgress& progress) const;
+  Status ReadParts(std::span<const CopyPart> parts, const ByteProgress& progress) const;
+  Status ProtectCopy() const;
 
   std::string path_;
   FileMemory memory_ = FileMemory::kMapped;

@@ -4,6 +4,7 @@
 #include "cachalot/kernels/machine_limits.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -306,6 +307,12 @@ double WideningRate(const Context& ctx, WeightKind kind) {
 }
 
 }  // namespace
+
+size_t BytesPastCaches() {
+  const int64_t cache = sysconf(_SC_LEVEL3_CACHE_SIZE);  // 0 or -1: not known
+  const auto twice = 2 * static_cast<size_t>(std::max<int64_t>(0, cache));
+  return std::clamp(twice, size_t{256} << 20, size_t{1} << 30);
+}
 
 std::vector<double> ReadBandwidths(Target target, uint32_t max_threads, size_t buffer_bytes) {
   const Loops loops = ChooseLoops(target);

@@ -17,6 +17,10 @@ struct MachineLimits {
   double int8_op_per_s = 0;     // INT8 dot (VNNI); 0 without the instruction
 };
 
+// Bytes whose reads no cache answers for: twice the last level's, at least 256 MiB, at most 1 GiB
+// (hosts of virtual machines have caches of 480 MiB).
+size_t BytesPastCaches();
+
 // All of ctx.pool's threads at once; best of a few runs, about half a second in all.
 // `buffer_bytes` is allocated, filled and freed; 1 GiB is past every cache.
 MachineLimits MeasureMachineLimits(const Context& ctx, size_t buffer_bytes = size_t{1} << 30);

@@ -52,17 +52,19 @@ size_t NumPanels(const MatMulJob<X>& job) {
   return job.y.rows == 0 ? 0 : (size_t{job.w.rows} + rows - 1) / rows;
 }
 
-// Panels are numbered job after job. A step of many tokens has hundreds of jobs (two matrices an
-// expert), and walking them all took a fifth of a panel's time: this remembers the first panel of
-// every `stride`th job, on the stack.
+// Panels are numbered memory node after node, in a node job after job, in a job row after row: a
+// worker's range of tasks is rows of its own node, and neighbors. [threading/placement.h]
+// A step of many tokens has hundreds of jobs (two matrices an expert), and walking them all took a
+// fifth of a panel's time: this remembers the first panel of every `stride`th stretch (a job in a
+// node), on the stack.
 template <typename X>
 class PanelIndex {
  public:
-  explicit PanelIndex(std::span<const MatMulJob<X>> jobs)
-      : jobs_(jobs), stride_(jobs.size() / kEntries + 1) {
-    for (size_t j = 0; j < jobs.size(); ++j) {
-      if (j % stride_ == 0) starts_[used_++] = num_panels_;
-      num_panels_ += NumPanels(jobs[j]);
+  PanelIndex(std::span<const MatMulJob<X>> jobs, const NodeParts& parts)
+      : jobs_(jobs), parts_(parts), stride_(jobs.size() * parts.num() / kEntries + 1) {
+    for (size_t s = 0; s < jobs.size() * parts.num(); ++s) {
+      if (s % stride_ == 0) starts_[used_++] = num_panels_;
+      num_panels_ += PanelsOf(s).count;
     }
   }
 
@@ -72,17 +74,30 @@ class PanelIndex {
     const auto end = starts_.begin() + static_cast<ptrdiff_t>(used_);
     const auto entry = std::upper_bound(starts_.begin(), end, panel) - starts_.begin() - 1;
     panel -= starts_[static_cast<size_t>(entry)];
-    size_t j = static_cast<size_t>(entry) * stride_;
-    for (; panel >= NumPanels(jobs_[j]); ++j) panel -= NumPanels(jobs_[j]);
-    const MatMulJob<X>& job = jobs_[j];
+    size_t s = static_cast<size_t>(entry) * stride_;
+    Stretch stretch = PanelsOf(s);
+    for (; panel >= stretch.count; stretch = PanelsOf(++s)) panel -= stretch.count;
+    const MatMulJob<X>& job = jobs_[s % jobs_.size()];
     const uint32_t rows = PanelRows(job.w.cols);
-    const uint32_t begin = static_cast<uint32_t>(panel) * rows;
+    const uint32_t begin = static_cast<uint32_t>(stretch.first + panel) * rows;
     return {&job, begin, std::min(rows, job.w.rows - begin)};
   }
 
  private:
+  struct Stretch {
+    size_t first = 0;  // panel of its job
+    size_t count = 0;
+  };
+  Stretch PanelsOf(size_t s) const {
+    const size_t all = NumPanels(jobs_[s % jobs_.size()]);
+    const size_t part = s / jobs_.size();
+    const size_t first = parts_.Begin(all, part);
+    return {first, parts_.Begin(all, part + 1) - first};
+  }
+
   static constexpr size_t kEntries = 512;
   std::span<const MatMulJob<X>> jobs_;
+  const NodeParts& parts_;
   size_t stride_;
   size_t used_ = 0;
   size_t num_panels_ = 0;
@@ -94,7 +109,7 @@ void RunJobs(std::span<const MatMulJob<X>> jobs, const Context& ctx) {
   PanelFn<X>* run = ChoosePanelFn(ctx, jobs.data());
   if (run == nullptr) run = &ReferencePanel<X>;
   for (const MatMulJob<X>& job : jobs) CheckJob(job);
-  const PanelIndex<X> index(jobs);
+  const PanelIndex<X> index(jobs, ctx.pool->parts());
   std::array<const MatMulJob<X>*, 256> last{};  // of the first workers
   ctx.pool->ParallelFor(index.num_panels(), [&](size_t task, size_t worker) {
     MatMulPanel<X> panel = index.Find(task);

@@ -3,10 +3,12 @@
 // weight, and the copies together are larger than the last-level cache. Percentages are of the
 // limits measured at the start of this run with the same threads.
 #include <benchmark/benchmark.h>
+#include <sys/mman.h>
 
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <string>
 #include <vector>
@@ -19,7 +21,7 @@
 namespace cachalot::kernels {
 namespace {
 
-constexpr size_t kColdBytes = size_t{128} << 20;
+constexpr size_t kColdBytes = size_t{1} << 30;
 
 const MachineLimits& Limits(size_t threads) {
   static std::map<size_t, MachineLimits> limits;
@@ -50,26 +52,46 @@ void CheckOrDie(const TestWeight& w, const std::vector<BF16>& x, const std::vect
   }
 }
 
+// Codes, then scales, copy after copy, as files have them, in huge pages where the system has them.
+// The memory is the process's to the end: it is the next shape's, too.
+std::vector<WeightView> Copies(const TestWeight& weight, size_t count) {
+  constexpr size_t kHugePageBytes = size_t{2} << 20;
+  static constexpr size_t kArenaBytes = kColdBytes + (size_t{64} << 20);
+  static uint8_t* const arena = [] {
+    void* memory = std::aligned_alloc(kHugePageBytes, kArenaBytes);
+    madvise(memory, kArenaBytes, MADV_HUGEPAGE);  // a wish
+    return static_cast<uint8_t*>(memory);
+  }();
+  uint8_t* next = arena + 8;  // aligned to a float32, not to a line
+  const size_t code_bytes = weight.view.rows * weight.view.row_bytes();
+  std::vector<WeightView> copies(count, weight.view);
+  for (WeightView& copy : copies) {
+    copy.data = static_cast<uint8_t*>(std::memcpy(next, weight.view.data, code_bytes));
+    next += code_bytes;
+    if (weight.scales.empty()) continue;
+    copy.scales =
+        static_cast<uint8_t*>(std::memcpy(next, weight.scales.data(), weight.scales.size()));
+    next += weight.scales.size();
+  }
+  return copies;
+}
+
 void BM_MatMul(benchmark::State& state, WeightKind kind, uint32_t n, uint32_t k) {
   const size_t m = static_cast<size_t>(state.range(0));
   const size_t threads = static_cast<size_t>(state.range(1));
   const MachineLimits& limits = Limits(threads);
   TestWeight first = RandomWeight(kind, n, k, 1);
   const size_t weight_bytes = n * first.view.row_bytes() + first.scales.size();
-  std::vector<TestWeight> weights(m > 16 ? 1 : 1 + kColdBytes / weight_bytes, first);
-  for (TestWeight& w : weights) {
-    w.view.data = w.data.data() + 1;
-    w.view.scales = w.scales.data();
-  }
+  const std::vector<WeightView> weights = Copies(first, m > 16 ? 1 : 1 + kColdBytes / weight_bytes);
   const std::vector<BF16> x = RandomVector<BF16>(m * k, 2);
   std::vector<float> y(m * n);
   ThreadPool pool(threads);
   const Context ctx{&pool, Path::kSimd, SupportedTargets().front()};
-  const auto multiply = [&](const TestWeight& w) {
-    const MatMulJob<BF16> job{{x.data(), m, k}, nullptr, w.view, {y.data(), m, n}};
+  const auto multiply = [&](const WeightView& w) {
+    const MatMulJob<BF16> job{{x.data(), m, k}, nullptr, w, {y.data(), m, n}};
     MatMul(std::span<const MatMulJob<BF16>>(&job, 1), ctx);
   };
-  multiply(first);
+  multiply(first.view);
   CheckOrDie(first, x, y);
   size_t next = 0;
   for (auto _ : state) multiply(weights[next++ % weights.size()]);

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <vector>
@@ -12,6 +13,8 @@
 #include "cachalot/kernels/matmul_ref.h"
 #include "cachalot/kernels/matmul_test_util.h"
 #include "cachalot/threading/aligned_buffer.h"
+#include "cachalot/threading/placement.h"
+#include "cachalot/threading/topology.h"
 
 namespace cachalot::kernels {
 namespace {
@@ -279,6 +282,33 @@ INSTANTIATE_TEST_SUITE_P(Targets, MatMulTest, testing::ValuesIn(SupportedTargets
                            for (char& c : name) c = c == '-' ? '_' : c;
                            return name;
                          });
+
+// More stretches than the index remembers, jobs of no, few and many panels, odd shares of them.
+TEST(MatMulNodesTest, MemoryNodesChangeNoBit) {
+  ThreadPool one(1);
+  ThreadPool nodes(PlaceWorkers(PhysicalCores("numa:3 core:1 pu:1"), 5, Pinning::kOff));
+  ASSERT_EQ(nodes.parts().num(), 3u);
+  constexpr uint32_t kRowsOfJob[] = {0, 1, 64, 65, 200, 330};
+  constexpr uint32_t kCols = 64;
+  const TestWeight w = RandomWeight(WeightKind::kFP4, 330, kCols, 1);
+  const std::vector<BF16> x = RandomVector<BF16>(2 * kCols, 2);
+  const auto run = [&](ThreadPool& pool) {
+    constexpr size_t kJobs = 400;
+    std::vector<float> y(kJobs * 2 * 330);
+    std::vector<MatMulJob<BF16>> jobs;
+    for (size_t j = 0; j < kJobs; ++j) {
+      WeightView view = w.view;
+      view.rows = kRowsOfJob[j % std::size(kRowsOfJob)];
+      jobs.push_back({.x = {x.data(), 2, kCols},
+                      .w = view,
+                      .y = {y.data() + j * 660, j % 7 == 0 ? size_t{0} : 2, view.rows}});
+    }
+    MatMul(std::span<const MatMulJob<BF16>>(jobs),
+           {&pool, Path::kSimd, SupportedTargets().front()});
+    return y;
+  };
+  EXPECT_TRUE(SameBits(run(one), run(nodes)));
+}
 
 TEST(MatMulReferenceTest, IsTheSameWhateverTheTarget) {
   ThreadPool pool(2);

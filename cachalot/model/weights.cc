@@ -209,7 +209,7 @@ Result<std::shared_ptr<const Weights>> LoadWeights(const std::string& dir,
                                                    const LoadOptions& options) {
   CACHALOT_TRY(const Config config, LoadConfig(dir));
   const auto memory = options.huge_pages ? io::FileMemory::kHugePages : io::FileMemory::kMapped;
-  CACHALOT_TRY(auto ckpt, Checkpoint::Open(dir, memory, options.progress));
+  CACHALOT_TRY(auto ckpt, Checkpoint::Open(dir, {memory, options.progress, options.placement}));
   // A copy is in memory already.
   if (options.preload && !options.huge_pages) {
     CACHALOT_RETURN_IF_ERROR(ckpt->Preload(options.progress));

@@ -15,6 +15,7 @@
 #include "cachalot/model/config.h"
 #include "cachalot/model/expert_source.h"
 #include "cachalot/tensor/matrix.h"
+#include "cachalot/threading/placement.h"
 
 namespace cachalot::model {
 
@@ -101,6 +102,7 @@ struct LoadOptions {
   bool preload = false;       // reads all of them before returning
   bool lock = false;          // keeps them in memory while they live, preloaded by that
   io::ByteProgress progress;  // of copying and preloading; may be empty
+  Placement placement;        // of the workers, for copies [checkpoint/page_owners.h]; may be empty
 };
 
 // LoadConfig + Checkpoint::Open + BindWeights. kResourceExhausted without memory for a copy or the

@@ -2,6 +2,7 @@
 #include "cachalot/threading/thread_pool.h"
 
 #include "cachalot/base/check.h"
+#include "cachalot/threading/cpu_list.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -25,11 +26,20 @@ void Pause() {
 }  // namespace
 
 ThreadPool::ThreadPool(size_t num_threads, int spin_iterations)
-    : spin_iterations_(spin_iterations), scratch_(num_threads), ranges_(num_threads) {
-  CACHALOT_CHECK(num_threads >= 1);
-  threads_.reserve(num_threads - 1);
-  for (size_t worker = 1; worker < num_threads; ++worker) {
-    threads_.emplace_back([this, worker] { WorkerLoop(worker); });
+    : ThreadPool(Placement{.workers = std::vector<Core>(num_threads)}, spin_iterations) {}
+
+ThreadPool::ThreadPool(const Placement& placement, int spin_iterations)
+    : spin_iterations_(spin_iterations),
+      parts_(placement.Parts()),
+      scratch_(placement.workers.size()),
+      ranges_(placement.workers.size()) {
+  CACHALOT_CHECK(!placement.workers.empty());
+  threads_.reserve(placement.workers.size() - 1);
+  for (size_t worker = 1; worker < placement.workers.size(); ++worker) {
+    threads_.emplace_back([this, worker, core = placement.workers[worker], pin = placement.pinned] {
+      if (pin) RestrictToCpus({core.cpu}).IgnoreError("it runs as well where the system puts it");
+      WorkerLoop(worker);
+    });
   }
 }
 
@@ -91,14 +101,21 @@ void ThreadPool::WorkerLoop(size_t worker) {
 }
 
 void ThreadPool::RunTasks(size_t worker) {
-  for (size_t k = 0; k < ranges_.size(); ++k) {
-    Range& range = ranges_[(worker + k) % ranges_.size()];
-    for (;;) {
-      // Relaxed: only hands out indices; the data is ordered by generation_/num_running_.
-      const size_t i = range.next.fetch_add(1, std::memory_order_relaxed);
-      if (i >= range.end) break;
-      (*task_)(i, worker);
-    }
+  const size_t part = parts_.PartOf(worker);
+  const size_t begin = parts_.first_worker(part);
+  const size_t size = parts_.first_worker(part + 1) - begin;
+  for (size_t k = 0; k < size; ++k) RunRange(ranges_[begin + (worker - begin + k) % size], worker);
+  const size_t others = ranges_.size() - size;
+  for (size_t k = 0; k < others; ++k)
+    RunRange(ranges_[(begin + size + k) % ranges_.size()], worker);
+}
+
+void ThreadPool::RunRange(Range& range, size_t worker) {
+  for (;;) {
+    // Relaxed: only hands out indices; the data is ordered by generation_/num_running_.
+    const size_t i = range.next.fetch_add(1, std::memory_order_relaxed);
+    if (i >= range.end) return;
+    (*task_)(i, worker);
   }
 }
 

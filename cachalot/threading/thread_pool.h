@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cachalot/threading/aligned_buffer.h"
+#include "cachalot/threading/placement.h"
 
 namespace cachalot {
 
@@ -44,18 +45,26 @@ class ThreadPool {
 
   // `num_threads` >= 1 workers including the calling thread, so 1 creates no thread. Threads spin
   // for `spin_iterations` pauses between regions before they sleep.
+  // The system places them.
   explicit ThreadPool(size_t num_threads, int spin_iterations = kShortSpin);
+  // One a worker of `placement`. Those that the pool starts stay on their cores if it says so; the
+  // calling thread never does, since the threads it starts later would stay with it: it finds the
+  // core that is left.
+  explicit ThreadPool(const Placement& placement, int spin_iterations = kShortSpin);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   size_t num_threads() const { return threads_.size() + 1; }
+  // Memory nodes of the workers; one unless a placement said otherwise.
+  const NodeParts& parts() const { return parts_; }
 
   // Calls task(i, worker) once for every i in [0, num_tasks), worker in [0, num_threads()), and
   // returns when all are done (their writes are visible). Each worker has a range of neighboring
-  // tasks, begins at its front and then helps with the ranges of others: what a task fetches ahead
-  // (the next rows of a matrix) is for the same worker. A result must not depend on `worker` beyond
-  // using it to pick scratch. Not reentrant; one caller at a time. Allocates nothing.
+  // tasks, begins at its front and then helps with the ranges of others, its own node's first: what
+  // a task fetches ahead (the next rows of a matrix) is for the same worker. A result must not
+  // depend on `worker` beyond using it to pick scratch. Not reentrant; one caller at a time.
+  // Allocates nothing.
   void ParallelFor(size_t num_tasks, TaskRef task);
 
   // At least `bytes` of 64-byte aligned scratch that belong to `worker` until its next call here.
@@ -72,8 +81,10 @@ class ThreadPool {
   uint32_t WaitForChange(const std::atomic<uint32_t>& value, uint32_t old) const;
   void WorkerLoop(size_t worker);
   void RunTasks(size_t worker);
+  void RunRange(Range& range, size_t worker);
 
   const int spin_iterations_;
+  const NodeParts parts_;
   std::vector<AlignedBuffer<uint8_t>> scratch_;  // one a worker, touched by that worker only
   std::vector<std::jthread> threads_;
   // Written by the caller before generation_ is released, read by workers after they acquire it.

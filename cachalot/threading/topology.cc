@@ -12,8 +12,10 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <sstream>
 #include <thread>
+#include <type_traits>
 
 namespace cachalot {
 namespace {
@@ -45,31 +47,64 @@ std::string CgroupPath(std::string_view self) {
 }
 
 #ifdef CACHALOT_HAS_HWLOC
-// Cores with a hardware thread in this process's affinity mask.
-uint32_t AllowedCores() {
-  const uint32_t fallback = std::max(1u, std::thread::hardware_concurrency());
-  hwloc_topology_t topology = nullptr;
-  if (hwloc_topology_init(&topology) != 0) return fallback;
-  uint32_t cores = 0;
-  hwloc_bitmap_t allowed = hwloc_bitmap_alloc();
-  if (hwloc_topology_load(topology) == 0 &&
-      hwloc_get_cpubind(topology, allowed, HWLOC_CPUBIND_PROCESS) == 0) {
-    const int all = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
-    for (int i = 0; i < all; ++i) {
-      hwloc_obj_t core = hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, static_cast<unsigned>(i));
-      if (hwloc_bitmap_intersects(core->cpuset, allowed)) ++cores;
-    }
+struct TopologyDeleter {
+  void operator()(hwloc_topology_t topology) const { hwloc_topology_destroy(topology); }
+};
+using Topology = std::unique_ptr<std::remove_pointer_t<hwloc_topology_t>, TopologyDeleter>;
+
+struct BitmapDeleter {
+  void operator()(hwloc_bitmap_t bitmap) const { hwloc_bitmap_free(bitmap); }
+};
+using Bitmap = std::unique_ptr<std::remove_pointer_t<hwloc_bitmap_t>, BitmapDeleter>;
+
+// Null where hwloc cannot.
+Topology LoadTopology(const std::string& simulated) {
+  hwloc_topology_t raw = nullptr;
+  if (hwloc_topology_init(&raw) != 0) return nullptr;
+  Topology topology(raw);
+  if (!simulated.empty() && hwloc_topology_set_synthetic(raw, simulated.c_str()) != 0)
+    return nullptr;
+  return hwloc_topology_load(raw) == 0 ? std::move(topology) : nullptr;
+}
+
+// Hardware threads this process may use; null where the system does not say.
+Bitmap AllowedThreads(const Topology& topology, bool all) {
+  if (all) return Bitmap(hwloc_bitmap_dup(hwloc_topology_get_allowed_cpuset(topology.get())));
+  Bitmap allowed(hwloc_bitmap_alloc());
+  const int got = hwloc_get_cpubind(topology.get(), allowed.get(), HWLOC_CPUBIND_PROCESS);
+  return got == 0 ? std::move(allowed) : nullptr;
+}
+
+std::vector<Core> FindCores(const std::string& simulated) {
+  std::vector<Core> cores;
+  const Topology topology = LoadTopology(simulated);
+  if (topology == nullptr) return cores;
+  const Bitmap allowed = AllowedThreads(topology, !simulated.empty());
+  if (allowed == nullptr) return cores;
+  const int all = hwloc_get_nbobjs_by_type(topology.get(), HWLOC_OBJ_CORE);
+  for (int i = 0; i < all; ++i) {
+    const hwloc_obj_t core =
+        hwloc_get_obj_by_type(topology.get(), HWLOC_OBJ_CORE, static_cast<unsigned>(i));
+    const Bitmap threads(hwloc_bitmap_alloc());
+    hwloc_bitmap_and(threads.get(), core->cpuset, allowed.get());
+    const int first = hwloc_bitmap_first(threads.get());
+    if (first < 0) continue;
+    const int node = hwloc_bitmap_first(core->nodeset);
+    cores.push_back(
+        {.cpu = static_cast<uint32_t>(first), .node = static_cast<uint32_t>(std::max(0, node))});
   }
-  hwloc_bitmap_free(allowed);
-  hwloc_topology_destroy(topology);
-  return cores > 0 ? cores : fallback;
+  return cores;
 }
 #else
 // Hardware threads: what tells them apart is in the library this build has none of.
-uint32_t AllowedCores() {
+std::vector<Core> FindCores(const std::string&) {
+  std::vector<Core> cores;
   cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return 1;
-  return static_cast<uint32_t>(std::max(1, CPU_COUNT(&allowed)));
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return cores;
+  for (uint32_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &allowed)) cores.push_back({.cpu = cpu});
+  }
+  return cores;
 }
 #endif
 
@@ -88,10 +123,22 @@ uint32_t CgroupCpuLimit(std::string_view self, const std::string& mount) {
   }
 }
 
-uint32_t NumPhysicalCores() {
-  const uint32_t cores = AllowedCores();
-  const uint32_t limit = CgroupCpuLimit(ReadText("/proc/self/cgroup"), "/sys/fs/cgroup");
-  return limit > 0 ? std::min(cores, limit) : cores;
+std::vector<Core> PhysicalCores(const std::string& simulated) {
+  std::vector<Core> cores = FindCores(simulated);
+  if (cores.empty()) {  // as many as the standard library counts, anywhere
+    cores.resize(std::max(1u, std::thread::hardware_concurrency()));
+    for (uint32_t cpu = 0; cpu < cores.size(); ++cpu) cores[cpu].cpu = cpu;
+  }
+  std::ranges::stable_sort(cores, {}, &Core::node);
+  return cores;
 }
+
+uint32_t NumUsable(size_t cores) {
+  const uint32_t limit = CgroupCpuLimit(ReadText("/proc/self/cgroup"), "/sys/fs/cgroup");
+  const auto all = static_cast<uint32_t>(cores);
+  return limit > 0 ? std::min(all, limit) : all;
+}
+
+uint32_t NumPhysicalCores() { return NumUsable(PhysicalCores().size()); }
 
 }  // namespace cachalot

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cachalot/threading/placement.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <vector>
+
+#include "cachalot/threading/thread_pool.h"
+#include "cachalot/threading/topology.h"
+
+namespace cachalot {
+namespace {
+
+std::vector<uint32_t> Nodes(const Placement& placement) {
+  std::vector<uint32_t> nodes;
+  for (const Core& core : placement.workers) nodes.push_back(core.node);
+  return nodes;
+}
+
+TEST(TopologyTest, SimulatedMachinesHaveTheirCoresByNode) {
+  const std::vector<Core> cores = PhysicalCores("numa:2 core:3 pu:2");
+  ASSERT_EQ(cores.size(), 6u) << "hyperthreads count once";
+  for (uint32_t i = 0; i < cores.size(); ++i) {
+    EXPECT_EQ(cores[i].cpu, 2 * i);
+    EXPECT_EQ(cores[i].node, i / 3);
+  }
+}
+
+TEST(TopologyTest, WhatHwlocDoesNotUnderstandIsOneNode) {
+  const std::vector<Core> cores = PhysicalCores("no such machine");
+  EXPECT_GE(cores.size(), 1u);
+  for (const Core& core : cores) EXPECT_EQ(core.node, 0u);
+}
+
+TEST(PlacementTest, ThreadsAreSpreadOverNodesEvenly) {
+  const std::vector<Core> cores = PhysicalCores("numa:2 core:4 pu:1");
+  EXPECT_EQ(Nodes(PlaceWorkers(cores, 8, Pinning::kAuto)),
+            (std::vector<uint32_t>{0, 0, 0, 0, 1, 1, 1, 1}));
+  EXPECT_EQ(Nodes(PlaceWorkers(cores, 2, Pinning::kAuto)), (std::vector<uint32_t>{0, 1}));
+  EXPECT_EQ(Nodes(PlaceWorkers(cores, 1, Pinning::kAuto)), (std::vector<uint32_t>{0}));
+  EXPECT_EQ(PlaceWorkers(cores, 17, Pinning::kOn).workers.size(), 17u);
+}
+
+TEST(PlacementTest, WorkersOfANodeHaveCoresOfTheirOwn) {
+  const std::vector<Core> cores = PhysicalCores("numa:2 core:4 pu:1");
+  const Placement placement = PlaceWorkers(cores, 4, Pinning::kAuto);
+  EXPECT_EQ(placement.Cpus(0), (std::vector<uint32_t>{0, 2}));
+  EXPECT_EQ(placement.Cpus(1), (std::vector<uint32_t>{4, 6}));
+}
+
+TEST(PlacementTest, AutoPinsWhereThreadsTakeEveryCoreOfSeveralNodes) {
+  EXPECT_FALSE(PlaceWorkers(std::vector<Core>(4), 4, Pinning::kAuto).pinned) << "one node";
+  const std::vector<Core> cores = PhysicalCores("numa:2 core:2 pu:1");
+  EXPECT_TRUE(PlaceWorkers(cores, 4, Pinning::kAuto).pinned);
+  EXPECT_FALSE(PlaceWorkers(cores, 3, Pinning::kAuto).pinned) << "others may take the same three";
+  EXPECT_FALSE(PlaceWorkers(cores, 5, Pinning::kAuto).pinned);
+  EXPECT_TRUE(PlaceWorkers(cores, 3, Pinning::kOn).pinned);
+  EXPECT_FALSE(PlaceWorkers(cores, 5, Pinning::kOn).pinned) << "two would share a core for good";
+  EXPECT_FALSE(PlaceWorkers(cores, 4, Pinning::kOff).pinned);
+}
+
+TEST(NodePartsTest, EveryThingIsOfOnePartInProportionToWorkers) {
+  const NodeParts parts({0, 3, 4});
+  EXPECT_EQ(parts.num(), 2u);
+  for (size_t n : {0u, 1u, 3u, 4u, 64u, 1000u}) {
+    EXPECT_EQ(parts.Begin(n, 0), 0u);
+    EXPECT_EQ(parts.Begin(n, 1), n * 3 / 4);
+    EXPECT_EQ(parts.Begin(n, 2), n);
+  }
+  EXPECT_EQ(parts.PartOf(0), 0u);
+  EXPECT_EQ(parts.PartOf(2), 0u);
+  EXPECT_EQ(parts.PartOf(3), 1u);
+}
+
+// A pool on a machine of two nodes that this one is not: nothing may depend on them but speed.
+TEST(PlacementTest, PoolOfTwoNodesRunsEveryTaskOnce) {
+  for (size_t threads : {2u, 3u, 5u}) {
+    ThreadPool pool(PlaceWorkers(PhysicalCores("numa:2 core:4 pu:1"), threads, Pinning::kOff));
+    EXPECT_EQ(pool.parts().num(), 2u);
+    std::vector<std::atomic<int>> runs(1000);
+    pool.ParallelFor(runs.size(), [&](size_t task, size_t) { ++runs[task]; });
+    for (const auto& count : runs) EXPECT_EQ(count, 1);
+  }
+}
+
+// Pinning to a CPU that is not there is refused by the system and changes nothing.
+TEST(PlacementTest, PinsAreWishes) {
+  ThreadPool pool({.workers = {{.cpu = 0}, {.cpu = 4000}}, .pinned = true});
+  std::atomic<int> runs = 0;
+  pool.ParallelFor(10, [&](size_t, size_t) { ++runs; });
+  EXPECT_EQ(runs, 10);
+}
+
+}  // namespace
+}  // namespace cachalot
