@@ -29,8 +29,8 @@ TEST(PageOwnersTest, RowsGoToTheNodesOfTheirWorkers) {
   EXPECT_EQ(PageOwners(shard.data(), shard.size(), kPage, tensors, NodeParts({0, 1, 2})),
             (std::vector<uint32_t>{0, 0, 1, 1, 0, 0, 0, 1, 1, 1}));
   EXPECT_EQ(PageOwners(shard.data(), shard.size(), kPage, tensors, NodeParts({0, 3, 4})),
-            (std::vector<uint32_t>{0, 0, 0, 1, 0, 0, 0, 0, 1, 1}))
-      << "45 of 60 rows end in the middle of page 8: either may have it";
+            (std::vector<uint32_t>{0, 0, 0, 1, 0, 0, 0, 0, 0, 1}))
+      << "45 of 60 rows end in the middle of page 8: the first has it";
   EXPECT_EQ(PageOwners(shard.data(), shard.size(), kPage, tensors, NodeParts({0, 2})),
             std::vector<uint32_t>(10, 0));
 }
