@@ -46,6 +46,13 @@ TEST_F(StepBudgetTest, PromptsFillTheSlackAndNoMore) {
   EXPECT_GT(budget.Predict(2 + tokens + 1), 2.5 * budget.Predict(2));
 }
 
+TEST_F(StepBudgetTest, WhatStepsLeftIsThereForALaterOne) {
+  const StepBudget budget(*weights_, 1.5);
+  const uint32_t tokens = budget.PromptTokens(2, 4096, 4);
+  EXPECT_GT(tokens, 4 * budget.PromptTokens(2, 4096));  // they share experts
+  EXPECT_LE(budget.Predict(2 + tokens), 3.0 * budget.Predict(2));
+}
+
 TEST_F(StepBudgetTest, NobodyToHoldUpMeansAllAndNothingMeansAFew) {
   EXPECT_EQ(StepBudget(*weights_, 2.5).PromptTokens(0, 512), 512u);
   const StepBudget tight(*weights_, 1.0 + 1e-9);
