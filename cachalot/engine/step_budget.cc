@@ -52,7 +52,7 @@ void StepBudget::Measured(uint32_t num_tokens, double seconds) {
 uint32_t StepBudget::PromptTokens(uint32_t decodes, uint32_t limit, uint32_t steps) const {
   if (decodes == 0) return limit;
   const double allowed = (1.0 + steps * (slack_ - 1.0)) * Predict(decodes);
-  uint32_t tokens = std::min(kLeastTokens, limit);
+  uint32_t tokens = std::min(steps * kLeastTokens, limit);
   while (tokens < limit && Predict(decodes + tokens + 1) <= allowed) ++tokens;
   return tokens;
 }
