@@ -2,6 +2,7 @@
 // The part of a benchmark's text that is about streamed experts.
 #include "cachalot/base/strings.h"
 #include "cachalot/cli/bench_table.h"
+#include "cachalot/cli/expert_stats.h"
 #include "cachalot/cli/progress.h"
 #include "cachalot/eval/bench_stats.h"
 
@@ -15,21 +16,14 @@ double Share(uint64_t part, uint64_t all) {
   return all == 0 ? 0.0 : 100 * static_cast<double>(part) / static_cast<double>(all);
 }
 
-std::string ByLayer(const model::ExpertStats& stats) {
-  std::string line = "        hits by layer:";
-  for (const auto& layer : stats.layers)
-    line += fmt::format(" {:.0f}", Share(layer.hits, layer.wanted));
-  return line + " %\n";
-}
-
 std::string DecodeRow(const eval::DecodeFigures& f) {
   const StreamFigures s = eval::FiguresOf(f);
   return fmt::format(
       "decode  {:>7} {:>5} {:>9.2f} {:>6.1f}% {:>10.1f} {:>8.3f} {:>6.0f}% {:>6.1f} {:>7} "
-      "{:>6.0f}%\n",
+      "{:>6.0f}% {:>7.2f}\n",
       FormatTokens(f.context), f.batch, s.tokens_per_s, 100 * s.hit_rate,
       s.read_bytes_per_token * 1e-6, s.read_bytes_per_s * 1e-9, 100 * s.wait_share, s.queue_depth,
-      f.experts.guessed, Share(f.experts.guessed_right, f.experts.guessed));
+      f.experts.guessed, Share(f.experts.guessed_right, f.experts.guessed), s.over_slower);
 }
 
 // Bytes are those of the last part of the prompt where contexts build on each other.
@@ -51,12 +45,13 @@ std::string ExpertTable(const eval::Bench& bench) {
   std::string out =
       fmt::format("\nexperts {} in memory, {} each\n", first.num_slots,
                   FormatBytes(first.slot_bytes)) +
-      fmt::format("        {:>7} {:>5} {:>9} {:>7} {:>10} {:>8} {:>7} {:>6} {:>7} {:>7}\n",
+      fmt::format("        {:>7} {:>5} {:>9} {:>7} {:>10} {:>8} {:>7} {:>6} {:>7} {:>7} {:>7}\n",
                   "context", "batch", "tokens/s", "hits", "MB/token", "GB/s", "waiting", "queue",
-                  "guesses", "right");
+                  "guesses", "right", "overlap");
   for (const eval::PrefillFigures& f : bench.prefill) out += PrefillRow(f);
   for (const eval::DecodeFigures& f : bench.decode) out += DecodeRow(f);
-  return out + ByLayer(first);
+  out += "        overlap: time over the larger of reading and computing\n";
+  return out + "        hits by layer: " + HitsByLayer(first) + "\n";
 }
 
 std::string MemoryTable(const std::vector<eval::MemoryPoint>& points, double disk_bytes_per_s) {

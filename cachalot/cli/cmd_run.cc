@@ -15,6 +15,7 @@
 #include "cachalot/cli/generate.h"
 #include "cachalot/cli/terminal.h"
 #include "cachalot/cli/text_model.h"
+#include "cachalot/eval/memory_sweep.h"
 
 namespace cachalot::cli {
 namespace {
@@ -107,6 +108,10 @@ Json ToJson(const AnswerStream& output, const Generation& g, const engine::Sampl
                      {"prefill_tokens_per_s", g.prefill_per_s()},
                      {"decode_s", g.decode_seconds},
                      {"decode_tokens_per_s", g.decode_per_s()}};
+  if (!g.decode_experts.layers.empty()) {
+    json["experts"] = {{"prefill", eval::ExpertStatsJson(g.prefill_experts)},
+                       {"decode", eval::ExpertStatsJson(g.decode_experts)}};
+  }
   return json;
 }
 
@@ -173,8 +178,11 @@ void RegisterRun(CLI::App& app, int& exit_code) {
       ->check(CLI::IsMember({"off", "low", "high", "max"}))
       ->needs(chat);
   command->add_flag("--json", flags->json,
-                    "One object: text, ids, finish_reason, seed, usage, timings");
-  command->add_flag("--stats", flags->stats, "Speed on standard error, also without a terminal");
+                    "One object: text, ids, finish_reason, seed, usage, timings, experts");
+  command->add_flag(
+      "--stats", flags->stats,
+      "Speed on standard error, also without a terminal, and of streamed experts hits, "
+      "reads and waiting");
   SetExamples(*command,
               "cachalot run -p \"Once upon a time\"\n"
               "cachalot run -p \"Once upon a time\" --seed 7 --temperature 0.8 -n 100\n"

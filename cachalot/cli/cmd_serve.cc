@@ -39,6 +39,7 @@ struct ServeFlags {
   uint32_t write_timeout_seconds = 30;
   uint32_t ping_seconds = 10;
   double prefill_slack = 2.5;
+  uint32_t share_reads = 0;
   bool strict_model = false;
   bool log_prompts = false;
   bool quiet = false;
@@ -119,6 +120,7 @@ Status Serve(ServeFlags flags) {
   engine_options.max_sequences = flags.parallel;
   engine_options.kv_memory_bytes = flags.kv_memory;
   engine_options.prefill_slack = flags.prefill_slack;
+  engine_options.share_reads = flags.share_reads;
   CACHALOT_TRY(engine_options.disk,
                flags.cache.Open([](std::string_view line) { fmt::print(stderr, "{}\n", line); }));
   CACHALOT_TRY(auto engine, engine::Engine::Create(model.weights, engine_options));
@@ -194,6 +196,11 @@ void RegisterServe(CLI::App& app, int& exit_code) {
       ->add_option("--prefill-slack", flags->prefill_slack,
                    "A step with prompts may last this many times one without (default: 2.5)")
       ->check(CLI::Range(1.0, 1000.0));
+  command
+      ->add_option("--share-reads", flags->share_reads,
+                   "With streamed experts: prompts let so many steps of running streams pass, then "
+                   "read more at once (default: 0)")
+      ->check(CLI::Range(0, 1000));
   AddServeCacheFlags(*command, flags->cache);
   AddHttpFlags(*command, *flags);
   command->add_flag("--strict-model", flags->strict_model,

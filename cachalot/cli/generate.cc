@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cachalot/cli/command.h"
+#include "cachalot/cli/expert_stats.h"
 #include "cachalot/cli/progress.h"
 
 namespace cachalot::cli {
@@ -27,9 +28,14 @@ struct Run {
   ProgressBar progress{"reading the prompt"};
   std::optional<uint32_t> first_prompt_done;
   std::optional<Clock::time_point> first_token;
+  std::optional<model::ExpertStats> experts_then;  // when it came
   bool stopped_by_sink = false;
   bool finished = false;
 };
+
+model::ExpertStats ExpertStatsOf(const engine::Engine& engine) {
+  return engine.stats().experts.value_or(model::ExpertStats());
+}
 
 // True if the sink wants no more.
 bool TakeToken(Run& run, uint32_t token, const TokenSink& sink) {
@@ -73,6 +79,7 @@ Result<Generation> Generate(engine::Engine& engine, engine::Request request,
   Run run;
   run.stop_tokens = request.stop_tokens;
   run.result.prompt_tokens = static_cast<uint32_t>(request.prompt.size());
+  const model::ExpertStats before = ExpertStatsOf(engine);
   const Clock::time_point start = Clock::now();
   CACHALOT_TRY(run.result.id, engine.Submit(std::move(request)));
   bool cancelled = false;
@@ -88,12 +95,17 @@ Result<Generation> Generate(engine::Engine& engine, engine::Request request,
       run.stopped_by_sink = true;
       engine.Cancel(run.result.id);
     }
+    if (run.first_token && !run.experts_then) run.experts_then = ExpertStatsOf(engine);
   }
   if (run.stopped_by_sink) run.result.finish = engine::FinishReason::kStop;
   const Clock::time_point end = Clock::now();
   const Clock::time_point middle = run.first_token.value_or(end);
   run.result.prefill_seconds = Seconds(start, middle);
   run.result.decode_seconds = Seconds(middle, end);
+  const model::ExpertStats last = ExpertStatsOf(engine);
+  const model::ExpertStats& then = run.experts_then ? *run.experts_then : last;
+  run.result.prefill_experts = then.Since(before);
+  run.result.decode_experts = last.Since(then);
   return std::move(run.result);
 }
 
@@ -118,7 +130,15 @@ std::string FormatStats(const Generation& generation, uint32_t max_context) {
       fmt::format(", {:.1f} tokens/s; {} generated, {:.1f} tokens/s; context {}/{}",
                   generation.prefill_per_s(), generation.tokens.size(), generation.decode_per_s(),
                   generation.prompt_tokens + generation.tokens.size(), max_context);
-  return out;
+  if (generation.decode_experts.layers.empty()) return out;
+  // The first token of the answer is the prompt's work.
+  const uint64_t decoded = generation.tokens.empty() ? 0 : generation.tokens.size() - 1;
+  return out + "; " +
+         (decoded > 0
+              ? FormatExpertStats(generation.decode_experts, decoded, generation.decode_seconds)
+              : FormatExpertStats(generation.prefill_experts,
+                                  generation.prompt_tokens - generation.reused_tokens,
+                                  generation.prefill_seconds));
 }
 
 }  // namespace cachalot::cli

@@ -21,6 +21,8 @@ struct Generation {
   uint32_t reused_tokens = 0;    // of the prompt, remembered from before
   double prefill_seconds = 0.0;  // to the first token
   double decode_seconds = 0.0;   // from there to the end
+  // Of the same two stretches; without layers unless experts are streamed.
+  model::ExpertStats prefill_experts, decode_experts;
 
   double prefill_per_s() const;
   double decode_per_s() const;  // 0 with fewer than two tokens
@@ -37,6 +39,7 @@ Result<Generation> Generate(engine::Engine& engine, engine::Request request, con
 std::string FinishName(engine::FinishReason reason);
 
 // "12 prompt tokens (8 reused), 340.1 tokens/s; 128 generated, 51.3 tokens/s; context 140/8192".
+// With streamed experts also what those cost: the answer, or the prompt if that is all there was.
 std::string FormatStats(const Generation& generation, uint32_t max_context);
 
 }  // namespace cachalot::cli

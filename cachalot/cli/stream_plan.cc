@@ -50,14 +50,20 @@ uint64_t StreamPlan::num_slots() const {
   return std::min((memory_bytes - fixed_bytes()) / sizes.slot_bytes, sizes.num_experts);
 }
 
-double StreamPlan::tokens_per_s() const {
+double StreamPlan::disk_seconds() const {
   if (disk_bytes_per_s <= 0 || sizes.num_experts == 0) return 0;
   const double here = static_cast<double>(num_slots()) / static_cast<double>(sizes.num_experts);
-  const double disk_s = (1 - here) * static_cast<double>(routed_bytes) / disk_bytes_per_s;
-  const double memory_s = memory_bytes_per_s > 0
-                              ? static_cast<double>(dense_bytes + routed_bytes) / memory_bytes_per_s
-                              : 0.0;
-  const double seconds = std::max(disk_s, memory_s);
+  return (1 - here) * static_cast<double>(routed_bytes) / disk_bytes_per_s;
+}
+
+double StreamPlan::memory_seconds() const {
+  if (memory_bytes_per_s <= 0) return 0;
+  return static_cast<double>(dense_bytes + routed_bytes) / memory_bytes_per_s;
+}
+
+double StreamPlan::tokens_per_s() const {
+  if (disk_bytes_per_s <= 0 || sizes.num_experts == 0) return 0;
+  const double seconds = std::max(disk_seconds(), memory_seconds());
   return seconds > 0 ? 1 / seconds : 0.0;
 }
 
@@ -77,6 +83,12 @@ std::string StreamPlan::Describe() const {
         "are chosen as often, more if some are chosen more",
         FormatBytes(routed_bytes), FormatBytes(static_cast<uint64_t>(disk_bytes_per_s)),
         FormatBytes(static_cast<uint64_t>(memory_bytes_per_s)), tokens_per_s());
+  }
+  if (memory_seconds() > 0 && disk_seconds() > memory_seconds()) {
+    text += fmt::format(
+        "\nplan: the disk is what limits: {:.0f} ms of a token against {:.0f} ms of memory; more "
+        "--memory, a faster disk or a second one (--weights-mirror) would help",
+        1e3 * disk_seconds(), 1e3 * memory_seconds());
   }
   return text;
 }

@@ -36,6 +36,9 @@ struct StreamPlan {
   uint64_t num_slots() const;
   // Tokens a second if every expert is chosen as often: what a skewed choice can only better.
   double tokens_per_s() const;
+  // Of a token at that speed, what the disk and the memory take beside each other; 0: not known.
+  double disk_seconds() const;
+  double memory_seconds() const;
   std::string Describe() const;
   // kResourceExhausted with the figures and the remedy.
   Status Check() const;

@@ -39,6 +39,16 @@ TEST(StreamPlan, TheRestIsSlots) {
   EXPECT_NE(Plan(2300).Describe().find("10 of 40 experts"), std::string::npos);
 }
 
+TEST(StreamPlan, ASlowDiskIsNamedWithItsFigures) {
+  StreamPlan plan = Plan(2300);
+  const std::string slow = plan.Describe();
+  EXPECT_NE(slow.find("300 ms of a token against 14 ms of memory"), std::string::npos) << slow;
+  plan.disk_bytes_per_s = 1e9;
+  EXPECT_EQ(plan.Describe().find("the disk is what limits"), std::string::npos);
+  plan.disk_bytes_per_s = 0;  // not measured
+  EXPECT_EQ(plan.Describe().find("at best"), std::string::npos);
+}
+
 TEST(StreamPlan, TooLittleIsRefusedWithWhatWouldDo) {
   EXPECT_TRUE(Plan(1500).Check().ok());
   const Status refused = Plan(1499).Check();

@@ -39,6 +39,9 @@ struct EngineOptions {
   // A step with prompts in it may last this many times one without, so that running streams keep
   // their pace. >= 1; larger reads prompts faster.
   double prefill_slack = 2.5;
+  // With streamed experts: prompts let up to so many steps of running streams pass, then take the
+  // slack of all of them in one, so that more of their tokens share each expert that is read.
+  uint32_t share_reads = 0;
   // KV of running sequences (reserved to their longest) and remembered prefixes together. 0:
   // twice max_sequences full contexts and eight states for each.
   uint64_t kv_memory_bytes = 0;
@@ -84,6 +87,7 @@ struct EngineStats {
   uint32_t running = 0;
   uint32_t waiting = 0;
   uint64_t steps = 0;
+  uint64_t held_steps = 0;        // of those, that prompts let pass [share_reads]
   uint64_t prompt_tokens = 0;     // fed
   uint64_t reused_tokens = 0;     // remembered, in memory or on disk
   uint64_t disk_tokens = 0;       // of those, on disk

@@ -84,6 +84,7 @@ struct Engine::Impl {
   void Reserve(int64_t bytes);
   void PlanStep();
   void PlanPrompts(uint32_t decodes);
+  bool HoldPrompts(uint32_t decodes);
   uint32_t PromptPart(const Task& task, uint32_t share) const;
   Status RunStep();
   void PlanInputs();
@@ -134,6 +135,7 @@ struct Engine::Impl {
     size_t end() const { return task->fed() + kept; }  // before the sequence advances
   };
   std::vector<Part> parts;
+  uint32_t steps_held = 0;                                 // that prompts let pass, up to this one
   std::vector<std::array<uint32_t, 1 + kMaxDraft>> feeds;  // of the decodes, in order
   std::vector<DraftRequest> draft_requests;
   std::vector<Task*> draft_tasks;

@@ -28,6 +28,11 @@ Status EngineOptions::Validate() const {
     return Error{ErrorCode::kInvalidArgument,
                  StrCat("prefill slack is ", prefill_slack, ", expected at least 1")};
   }
+  constexpr uint32_t kMaxShareReads = 1000;  // a prompt must go on within sight
+  if (share_reads > kMaxShareReads) {
+    return Error{ErrorCode::kInvalidArgument, StrCat("share reads is ", share_reads,
+                                                     " steps, expected at most ", kMaxShareReads)};
+  }
   if (checkpoint_interval == 0 || checkpoint_interval % kvcache::kBlockTokens != 0) {
     return Error{ErrorCode::kInvalidArgument,
                  StrCat("checkpoint interval is ", checkpoint_interval,

@@ -23,8 +23,9 @@ void Engine::Impl::PlanStep() {
 void Engine::Impl::PlanPrompts(uint32_t decodes) {
   auto prompts = static_cast<uint32_t>(std::ranges::count_if(
       running, [](const auto& task) { return task->ready() && !task->decoding(); }));
-  if (prompts == 0 || decodes >= options.prefill_chunk) return;
-  uint32_t left = budget.PromptTokens(decodes, options.prefill_chunk - decodes);
+  if (prompts == 0 || decodes >= options.prefill_chunk || HoldPrompts(decodes)) return;
+  uint32_t left = budget.PromptTokens(decodes, options.prefill_chunk - decodes, 1 + steps_held);
+  steps_held = 0;
   for (const auto& task : running) {
     if (!task->ready() || task->decoding() || left == 0) continue;
     const uint32_t count = PromptPart(*task, (left + prompts - 1) / prompts);
@@ -32,6 +33,21 @@ void Engine::Impl::PlanPrompts(uint32_t decodes) {
     left -= count;
     --prompts;
   }
+}
+
+// Whether prompts let this step pass: a later one can take more of them at once, and reads experts
+// for all of it. Not if what is left of them fits this one, and never for long.
+bool Engine::Impl::HoldPrompts(uint32_t decodes) {
+  if (weights->expert_source == nullptr || decodes == 0) return false;
+  if (steps_held >= options.share_reads) return false;
+  size_t left = 0;
+  for (const auto& task : running) {
+    if (task->ready() && !task->decoding()) left += task->tokens.size() - task->fed();
+  }
+  if (left <= budget.PromptTokens(decodes, options.prefill_chunk - decodes)) return false;
+  ++steps_held;
+  ++stats.held_steps;
+  return true;
 }
 
 // Tokens of a prompt for one step, cut where its state is to be remembered.

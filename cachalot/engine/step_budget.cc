@@ -49,10 +49,10 @@ void StepBudget::Measured(uint32_t num_tokens, double seconds) {
   seconds_per_flop_ *= 1.0 + kLearn * (1.0 - byte_share) * (ratio - 1.0);
 }
 
-uint32_t StepBudget::PromptTokens(uint32_t decodes, uint32_t limit) const {
+uint32_t StepBudget::PromptTokens(uint32_t decodes, uint32_t limit, uint32_t steps) const {
   if (decodes == 0) return limit;
-  const double allowed = slack_ * Predict(decodes);
-  uint32_t tokens = std::min(kLeastTokens, limit);
+  const double allowed = (1.0 + steps * (slack_ - 1.0)) * Predict(decodes);
+  uint32_t tokens = std::min(steps * kLeastTokens, limit);
   while (tokens < limit && Predict(decodes + tokens + 1) <= allowed) ++tokens;
   return tokens;
 }

@@ -22,8 +22,9 @@ class StepBudget {
   void Measured(uint32_t num_tokens, double seconds);
 
   // Prompt tokens to feed beside `decodes` tokens: at most `limit`; all of it when nobody decodes,
-  // and never less than a few, or a prompt would starve. Cost: O(limit).
-  uint32_t PromptTokens(uint32_t decodes, uint32_t limit) const;
+  // and never less than a few, or a prompt would starve. `steps`: of so many steps the slack, for a
+  // step after others that prompts let pass. Cost: O(limit).
+  uint32_t PromptTokens(uint32_t decodes, uint32_t limit, uint32_t steps = 1) const;
 
  private:
   double Bytes(uint32_t num_tokens) const;

@@ -46,6 +46,15 @@ TEST_F(StepBudgetTest, PromptsFillTheSlackAndNoMore) {
   EXPECT_GT(budget.Predict(2 + tokens + 1), 2.5 * budget.Predict(2));
 }
 
+TEST_F(StepBudgetTest, WhatStepsLeftIsThereForALaterOne) {
+  const StepBudget budget(*weights_, 2.5);
+  const uint32_t tokens = budget.PromptTokens(2, 4096, 4);
+  EXPECT_LE(budget.Predict(2 + tokens), 7.0 * budget.Predict(2));
+  EXPECT_GT(budget.Predict(2 + tokens + 1), 7.0 * budget.Predict(2));
+  // No fewer than each of them would have taken.
+  EXPECT_EQ(StepBudget(*weights_, 1.0 + 1e-9).PromptTokens(3, 512, 4), 16u);
+}
+
 TEST_F(StepBudgetTest, NobodyToHoldUpMeansAllAndNothingMeansAFew) {
   EXPECT_EQ(StepBudget(*weights_, 2.5).PromptTokens(0, 512), 512u);
   const StepBudget tight(*weights_, 1.0 + 1e-9);

@@ -58,6 +58,7 @@ Json DecodeJson(const DecodeFigures& f, const Bench& bench) {
           {"tokens_per_s", f.tokens_per_s()},
           {"spread", Spread(f.step_s)},
           {"steps", f.step_s.size()},
+          {"mean_s", Mean(f.step_s)},
           {"p50_s", median},
           {"p95_s", Quantile(f.step_s, 0.95)},
           {"p99_s", Quantile(f.step_s, 0.99)},

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <numeric>
 
 #include "cachalot/base/strings.h"
 
@@ -13,6 +14,11 @@ double Quantile(std::vector<double> values, double q) {
   const auto at = static_cast<size_t>(q * static_cast<double>(values.size() - 1) + 0.5);
   std::ranges::nth_element(values, values.begin() + static_cast<ptrdiff_t>(at));
   return values[at];
+}
+
+double Mean(const std::vector<double>& values) {
+  const double sum = std::accumulate(values.begin(), values.end(), 0.0);
+  return values.empty() ? 0.0 : sum / static_cast<double>(values.size());
 }
 
 double Spread(const std::vector<double>& values) {

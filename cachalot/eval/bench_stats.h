@@ -14,6 +14,8 @@ namespace cachalot::eval {
 // Nearest rank, 0 <= q <= 1; 0 of no values.
 double Quantile(std::vector<double> values, double q);
 
+double Mean(const std::vector<double>& values);  // 0 of no values
+
 // Interquartile range as a fraction of the median: the noise of a figure. 0 of fewer than 2 values.
 double Spread(const std::vector<double>& values);
 

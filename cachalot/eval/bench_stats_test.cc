@@ -15,6 +15,11 @@ TEST(BenchStats, QuantilesAreValuesThatWereSeen) {
   EXPECT_EQ(Quantile({}, 0.5), 0);
 }
 
+TEST(BenchStats, MeanOfAll) {
+  EXPECT_DOUBLE_EQ(Mean({1, 2, 6}), 3.0);
+  EXPECT_EQ(Mean({}), 0.0);
+}
+
 TEST(BenchStats, SpreadIsTheInterquartileRangeOverTheMedian) {
   EXPECT_DOUBLE_EQ(Spread({10, 10, 10}), 0.0);
   EXPECT_DOUBLE_EQ(Spread({8, 9, 10, 11, 12}), 0.2);

@@ -44,7 +44,9 @@ StreamFigures FiguresOf(const DecodeFigures& decode) {
           .read_bytes_per_token = Ratio(read, tokens),
           .wait_share = Ratio(total.wait_seconds, seconds),
           .read_bytes_per_s = Ratio(read, seconds),
-          .queue_depth = Ratio(decode.experts.queue_seconds, decode.experts.busy_seconds)};
+          .queue_depth = Ratio(decode.experts.queue_seconds, decode.experts.busy_seconds),
+          .over_slower =
+              Ratio(seconds, std::max(decode.experts.busy_seconds, seconds - total.wait_seconds))};
 }
 
 Json ExpertStatsJson(const model::ExpertStats& stats) {
@@ -59,6 +61,7 @@ Json ExpertStatsJson(const model::ExpertStats& stats) {
           {"slot_bytes", stats.slot_bytes},
           {"wanted_read_bytes", stats.wanted_read_bytes},
           {"read_bytes", stats.read_bytes},
+          {"copy_bytes", stats.copy_bytes},
           {"reads", stats.reads},
           {"retries", stats.retries},
           {"failures", stats.failures},

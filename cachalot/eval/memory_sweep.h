@@ -25,6 +25,9 @@ struct StreamFigures {
   double wait_share = 0;        // of the time, waiting for experts
   double read_bytes_per_s = 0;  // bytes read by the time of all steps
   double queue_depth = 0;       // mean, with anything in flight
+  // Time of all steps over the larger of what the disk took of it (with reads in flight) and what
+  // computing took (not waiting): 1 where one hides the other wholly.
+  double over_slower = 0;
 };
 StreamFigures FiguresOf(const DecodeFigures& decode);
 

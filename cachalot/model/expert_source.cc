@@ -14,6 +14,8 @@ void Combine(ExpertStats& to, const ExpertStats& from, bool add) {
     one(to.layers[l].late, from.layers[l].late);
     one(to.layers[l].wait_seconds, from.layers[l].wait_seconds);
   }
+  if (to.copy_bytes.size() < from.copy_bytes.size()) to.copy_bytes.resize(from.copy_bytes.size());
+  for (size_t c = 0; c < from.copy_bytes.size(); ++c) one(to.copy_bytes[c], from.copy_bytes[c]);
   one(to.wanted_read_bytes, from.wanted_read_bytes);
   one(to.read_bytes, from.read_bytes);
   one(to.guessed, from.guessed);

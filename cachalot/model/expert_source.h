@@ -35,15 +35,16 @@ struct ExpertStats {
   std::vector<Layer> layers;
   uint64_t num_slots = 0;
   uint64_t slot_bytes = 0;
-  uint64_t wanted_read_bytes = 0;  // of experts that a layer asked for, as read
-  uint64_t read_bytes = 0;         // all reads, also of wrong guesses
-  uint64_t guessed = 0;            // experts read ahead of being asked for
-  uint64_t guessed_right = 0;      // of those, used before they were evicted
-  uint64_t reads = 0;              // pieces
-  uint64_t retries = 0;            // of pieces
-  uint64_t failures = 0;           // experts that could not be read
-  double busy_seconds = 0;         // with a read in flight
-  double queue_seconds = 0;        // integral of the reads in flight: / busy_seconds = mean depth
+  uint64_t wanted_read_bytes = 0;    // of experts that a layer asked for, as read
+  uint64_t read_bytes = 0;           // all reads, also of wrong guesses
+  std::vector<uint64_t> copy_bytes;  // of those, from the model's folder, then from its mirror
+  uint64_t guessed = 0;              // experts read ahead of being asked for
+  uint64_t guessed_right = 0;        // of those, used before they were evicted
+  uint64_t reads = 0;                // pieces
+  uint64_t retries = 0;              // of pieces
+  uint64_t failures = 0;             // experts that could not be read
+  double busy_seconds = 0;           // with a read in flight
+  double queue_seconds = 0;          // integral of the reads in flight: / busy_seconds = mean depth
 
   // What happened between `before` and this.
   ExpertStats Since(const ExpertStats& before) const;

@@ -66,6 +66,8 @@ struct Metrics::Impl {
   Counter& evicted =
       AddCounter(registry, "cachalot_prefix_evictions_total", "Checkpoints dropped for room");
   Counter& steps = AddCounter(registry, "cachalot_steps_total", "Forward steps");
+  Counter& held_steps = AddCounter(registry, "cachalot_held_steps_total",
+                                   "Of those, that prompts let pass (--share-reads)");
   Counter& step_seconds = AddCounter(registry, "cachalot_step_seconds_total",
                                      "Time in steps, sampling and cache work included");
   Counter& forward_seconds = AddCounter(registry, "cachalot_forward_seconds_total",
@@ -119,8 +121,11 @@ struct Metrics::Impl {
                                                  .Name("cachalot_expert_wait_seconds_total")
                                                  .Help("Time steps waited for experts, by layer")
                                                  .Register(registry);
-  Counter& expert_read_bytes =
-      AddCounter(registry, "cachalot_expert_read_bytes_total", "Experts read from disk");
+  prometheus::Family<Counter>& expert_read_bytes =
+      prometheus::BuildCounter()
+          .Name("cachalot_expert_read_bytes_total")
+          .Help("Experts read from disk, by copy: 0 is the model's folder, 1 --weights-mirror")
+          .Register(registry);
   Counter& expert_guesses =
       AddCounter(registry, "cachalot_expert_guesses_total", "Experts read ahead");
   Counter& expert_guesses_right =
@@ -180,7 +185,9 @@ void Metrics::Impl::SetExperts(const model::ExpertStats& stats) {
     RaiseTo(experts_wanted.Add({{"layer", name}, {"hit", "no"}}), count(layer.wanted - layer.hits));
     RaiseTo(expert_wait.Add({{"layer", name}}), layer.wait_seconds);
   }
-  RaiseTo(expert_read_bytes, count(stats.read_bytes));
+  for (size_t c = 0; c < stats.copy_bytes.size(); ++c) {
+    RaiseTo(expert_read_bytes.Add({{"copy", std::to_string(c)}}), count(stats.copy_bytes[c]));
+  }
   RaiseTo(expert_guesses, count(stats.guessed));
   RaiseTo(expert_guesses_right, count(stats.guessed_right));
   RaiseTo(expert_retries, count(stats.retries));
@@ -230,6 +237,7 @@ std::string Metrics::Text(const LoopStats& loop, size_t open_connections) {
   RaiseTo(impl_->misses, count(stats.cache.misses));
   RaiseTo(impl_->evicted, count(stats.cache.evicted));
   RaiseTo(impl_->steps, count(stats.steps));
+  RaiseTo(impl_->held_steps, count(stats.held_steps));
   RaiseTo(impl_->step_seconds, stats.step_seconds);
   RaiseTo(impl_->forward_seconds, stats.forward_seconds);
   RaiseTo(impl_->draft_seconds, stats.draft_seconds);

@@ -330,6 +330,7 @@ model::ExpertStats ExpertCache::stats() const {
   model::ExpertStats stats = stats_;
   const ReaderStats& reader = reader_.stats();
   stats.read_bytes = reader.bytes;
+  stats.copy_bytes = reader.copy_bytes;
   stats.reads = reader.pieces;
   stats.retries = reader.retries;
   stats.busy_seconds = reader.busy_seconds;

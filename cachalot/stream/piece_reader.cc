@@ -30,6 +30,7 @@ PieceReader::PieceReader(std::vector<FileCopies> files, uint32_t num_batches,
   size_t copies = 1;
   for (const FileCopies& file : files_) copies = std::max(copies, file.copies.size());
   bytes_in_flight_.resize(copies);
+  stats_.copy_bytes.resize(copies);
   for (uint32_t i = options.depth; i-- > 0;) free_pieces_.push_back(i);
   queue_ = options.new_queue(options.depth);
 }
@@ -134,6 +135,7 @@ void PieceReader::Take(const io::ReadQueue::Done& done) {
   bytes_in_flight_[piece.copy] -= piece.bytes;
   if (done.bytes >= static_cast<int64_t>(piece.needed)) {
     stats_.bytes += static_cast<uint64_t>(done.bytes);
+    stats_.copy_bytes[piece.copy] += static_cast<uint64_t>(done.bytes);
     return EndPiece(index);
   }
   if (piece.attempt < options_.attempts) {

@@ -24,15 +24,18 @@ struct FileCopies {
 };
 
 struct ReaderOptions {
-  uint32_t depth = 64;                       // pieces in flight
+  // Pieces in flight: as many as a disk needs to be busy, and no more, for pieces come back in any
+  // order: of what a layer waits for, the first expert is whole only when most of it is read.
+  uint32_t depth = 32;
   uint64_t piece_bytes = uint64_t{1} << 20;  // a multiple of the page
   uint32_t attempts = 3;                     // of a piece
   std::function<std::unique_ptr<io::ReadQueue>(uint32_t depth)> new_queue = io::NewReadQueue;
 };
 
 struct ReaderStats {
-  uint64_t bytes = 0;   // read
-  uint64_t pieces = 0;  // submitted
+  uint64_t bytes = 0;                // read
+  std::vector<uint64_t> copy_bytes;  // of those, from each drive
+  uint64_t pieces = 0;               // submitted
   uint64_t retries = 0;
   double busy_seconds = 0;   // with something in flight
   double queue_seconds = 0;  // integral of what is in flight

@@ -110,6 +110,19 @@ TEST_F(PieceReaderTest, AMirrorTakesOver) {
   EXPECT_GT(reader.stats().retries, 0u);
 }
 
+TEST_F(PieceReaderTest, TwoDrivesShareTheReads) {
+  PieceReader reader(Files(/*mirror=*/true), 1, Options(fine_));
+  reader.Start(0, runs_, memory_.data(), PieceReader::Urgency::kDemand);
+  const auto finished = reader.Poll(true);
+  ASSERT_TRUE(finished && !finished->error);
+  EXPECT_TRUE(Holds(0, kPage, 8 * kPage + 5));
+  const std::vector<uint64_t>& bytes = reader.stats().copy_bytes;
+  ASSERT_EQ(bytes.size(), 2u);
+  EXPECT_GE(bytes[0], 4 * kPage);
+  EXPECT_GE(bytes[1], 4 * kPage);
+  EXPECT_EQ(bytes[0] + bytes[1], reader.stats().bytes);
+}
+
 TEST_F(PieceReaderTest, GuessesReadNoMoreThanTheyMay) {
   PieceReader reader(Files(), 2, Options(fine_));
   reader.Start(0, runs_, memory_.data(), PieceReader::Urgency::kGuess);

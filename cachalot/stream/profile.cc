@@ -18,26 +18,33 @@ Error Bad(const std::string& path, const std::string& what, ErrorCode code) {
   return {code, StrCat(path, ": ", what, "; remove it or give another --expert-profile")};
 }
 
-// Uses by layer and expert; empty without a file.
+// Empty without a file.
 Result<std::vector<uint64_t>> ReadUses(const std::string& path, const ExpertCache& cache) {
   const auto text = io::ReadFile(path, kMaxBytes);
   if (!text.ok() && text.error().code == ErrorCode::kNotFound) return std::vector<uint64_t>();
   if (!text.ok()) return text.error();
-  CACHALOT_TRY(const Json json, ParseJson(*text, path));
+  return ParseProfile(*text, path, cache.num_layers(), cache.num_experts());
+}
+
+}  // namespace
+
+Result<std::vector<uint64_t>> ParseProfile(std::string_view text, const std::string& path,
+                                           uint32_t num_layers, uint32_t num_experts) {
+  CACHALOT_TRY(const Json json, ParseJson(text, path));
   if (!json.is_object() || json.value("format", Json()) != Json(kFormat) ||
       json.value("version", Json()) != Json(kVersion) || !json.contains("uses") ||
       !json["uses"].is_array()) {
     return Bad(path, "is no expert profile of version 1", ErrorCode::kDataCorruption);
   }
   const Json& layers = json["uses"];
-  if (layers.size() != cache.num_layers()) {
-    return Bad(path, StrCat("has ", layers.size(), " layers, the model ", cache.num_layers()),
+  if (layers.size() != num_layers) {
+    return Bad(path, StrCat("has ", layers.size(), " layers, the model ", num_layers),
                ErrorCode::kInvalidArgument);
   }
   std::vector<uint64_t> uses;
   for (const Json& layer : layers) {
-    if (!layer.is_array() || layer.size() != cache.num_experts()) {
-      return Bad(path, StrCat("a layer has not the model's ", cache.num_experts(), " experts"),
+    if (!layer.is_array() || layer.size() != num_experts) {
+      return Bad(path, StrCat("a layer has not the model's ", num_experts, " experts"),
                  ErrorCode::kInvalidArgument);
     }
     for (const Json& count : layer) {
@@ -50,8 +57,6 @@ Result<std::vector<uint64_t>> ReadUses(const std::string& path, const ExpertCach
   }
   return uses;
 }
-
-}  // namespace
 
 Status LoadProfile(const std::string& path, ExpertCache& cache) {
   CACHALOT_TRY(const std::vector<uint64_t> uses, ReadUses(path, cache));

@@ -40,10 +40,14 @@ class StreamingEngine : public ::testing::Test {
     EXPECT_TRUE(weights.ok()) << weights.error().message;
     return *weights;
   }
-  static std::unique_ptr<engine::Engine> NewEngine(std::shared_ptr<const model::Weights> weights) {
-    auto engine = engine::Engine::Create(
-        std::move(weights),
-        {.num_threads = 2, .max_context = 256, .max_sequences = 3, .prefill_chunk = 16});
+  static std::unique_ptr<engine::Engine> NewEngine(std::shared_ptr<const model::Weights> weights,
+                                                   uint32_t share_reads = 0) {
+    auto engine = engine::Engine::Create(std::move(weights), {.num_threads = 2,
+                                                              .max_context = 256,
+                                                              .max_sequences = 3,
+                                                              .prefill_chunk = 16,
+                                                              .prefill_slack = 1.01,
+                                                              .share_reads = share_reads});
     EXPECT_TRUE(engine.ok());
     return std::move(engine).value();
   }
@@ -93,6 +97,39 @@ TEST_F(StreamingEngine, AnswersAreThoseOfResidentWeights) {
   EXPECT_FALSE(resident->stats().experts.has_value());
 }
 
+// A stream runs, then two prompts come.
+TEST_F(StreamingEngine, PromptsThatShareReadsWaitNoLongerThanTheyMay) {
+  constexpr uint32_t kShare = 3;
+  std::vector<std::map<engine::RequestId, Ids>> answers;
+  for (const uint32_t share : {0u, kShare}) {
+    const auto engine = NewEngine(Streamed(), share);
+    engine::Request stream = NewRequest(1);
+    stream.max_new_tokens = 60;
+    ASSERT_TRUE(engine->Submit(stream).ok());
+    while (engine->stats().generated_tokens == 0) ASSERT_TRUE(engine->Step().ok());
+    ASSERT_TRUE(engine->Submit(NewRequest(2)).ok());
+    ASSERT_TRUE(engine->Submit(NewRequest(3)).ok());
+    std::map<engine::RequestId, Ids> tokens;
+    uint32_t waited = 0, longest = 0;
+    while (engine->HasWork()) {
+      const engine::EngineStats before = engine->stats();
+      const auto events = engine->Step();
+      ASSERT_TRUE(events.ok());
+      const engine::EngineStats after = engine->stats();
+      waited = after.held_steps > before.held_steps ? waited + 1 : 0;
+      longest = std::max(longest, waited);
+      // The stream is never the one that waits.
+      EXPECT_TRUE(waited == 0 || after.generated_tokens > before.generated_tokens);
+      for (const engine::Event& event : *events) {
+        if (event.token) tokens[event.request].push_back(*event.token);
+      }
+    }
+    EXPECT_EQ(longest, share);  // the prompts are longer than what a step has room for
+    answers.push_back(std::move(tokens));
+  }
+  EXPECT_EQ(answers[0], answers[1]);
+}
+
 TEST_F(StreamingEngine, AFaultEndsRequestsAndNotTheEngine) {
   const auto engine = NewEngine(Streamed());
   ASSERT_TRUE(engine->Submit(NewRequest(1)).ok());
@@ -139,7 +176,10 @@ TEST_F(StreamingEngine, AMirrorMustHoldTheSameFiles) {
     ASSERT_TRUE(engine->Submit(NewRequest(1)).ok());
     ASSERT_TRUE(resident->Submit(NewRequest(1)).ok());
     EXPECT_EQ(RunAll(*engine).tokens, RunAll(*resident).tokens);
-    EXPECT_GT(engine->stats().experts->retries, 0u);
+    const model::ExpertStats stats = *engine->stats().experts;
+    EXPECT_GT(stats.retries, 0u);
+    ASSERT_EQ(stats.copy_bytes.size(), 2u);
+    EXPECT_GT(stats.copy_bytes[1], stats.copy_bytes[0]);
   }
   const auto refused = stream::StreamWeights(*mapped, options);
   ASSERT_FALSE(refused.ok());

@@ -402,6 +402,20 @@ class Limits(unittest.TestCase):
                 purged = (key, user) in ((0, "a"), (1, "0_a"))
                 self.assertEqual(hits(key, user) == 0, purged, (key, user))
 
+    def test_streamed_experts_show_in_the_metrics(self):
+        with Server(BINARY, "--memory", "600M", "--max-context", "512", "--share-reads",
+                    "2") as server:
+            server.post("/v1/completions", {"prompt": "She", "max_tokens": 4})
+            _, _, data = server.call("GET", "/metrics")
+            text = data.decode()
+            for name in ('cachalot_experts_wanted_total{hit="no",layer="0"}',
+                         'cachalot_expert_read_bytes_total{copy="0"}',
+                         "cachalot_expert_read_busy_seconds_total",
+                         "cachalot_expert_read_queue_seconds_total",
+                         'cachalot_expert_wait_seconds_total{layer="0"}'):
+                self.assertIn("\n" + name + " ", text)
+            self.assertIn("\ncachalot_held_steps_total 0\n", text)  # nobody was running
+
     def test_what_no_memory_could_hold_is_the_requests_fault(self):
         with Server(BINARY, "--kv-memory", "1500K", "--max-context", "8192") as server:
             status, _, data = server.call("POST", "/v1/completions",
