@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// SwiGLU and the stream update of mHC for every Highway target. One file for both, as each file
-// that is compiled for all targets costs seconds of build time. Rows end in a masked vector, which
-// runs the same code as a full one: bits do not depend on the place in the row.
+// SwiGLU, the stream update of mHC and rounding to BF16 for every Highway target. One file for all,
+// as each file that is compiled for all targets costs seconds of build time. Rows end in a masked
+// vector, which runs the same code as a full one: bits do not depend on the place in the row.
 #include "cachalot/kernels/elementwise_simd.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -23,6 +23,7 @@ namespace HWY_NAMESPACE {
 
 void SwiGluRow(const SwiGluArgs& /*args*/) {}
 void HcPostRow(const HcPostArgs& /*args*/) {}
+void RoundBF16Row(const RoundBF16Args& /*args*/) {}
 
 #else
 
@@ -98,6 +99,27 @@ void HcPostRow(const HcPostArgs& args) {
   }
 }
 
+// As ToBF16 says: to nearest even, a NaN keeps its upper bits and gets the quiet one.
+void RoundBF16Row(const RoundBF16Args& args) {
+  const hn::RebindToUnsigned<DF> u32;
+  const hn::RebindToSigned<DF> i32;
+  const hn::Rebind<uint16_t, DF> u16;
+  const size_t lanes = hn::Lanes(kF32);
+  size_t i = 0;
+  for (; i + lanes <= args.size; i += lanes) {
+    const auto bits = hn::BitCast(u32, hn::LoadU(kF32, args.x + i));
+    const auto upper = hn::ShiftRight<16>(bits);
+    const auto odd = hn::And(upper, hn::Set(u32, 1));
+    const auto nearest = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(u32, 0x7FFFu)), odd));
+    const auto is_nan = hn::Gt(hn::And(bits, hn::Set(u32, 0x7FFFFFFFu)), hn::Set(u32, 0x7F800000u));
+    const auto rounded = hn::IfThenElse(is_nan, hn::Or(upper, hn::Set(u32, 0x40u)), nearest);
+    // 16 bits at most, so nothing saturates.
+    const auto words = hn::DemoteTo(u16, hn::BitCast(i32, rounded));
+    hn::StoreU(words, u16, reinterpret_cast<uint16_t*>(args.out + i));
+  }
+  for (; i < args.size; ++i) args.out[i] = ToBF16(args.x[i]);
+}
+
 #endif
 
 }  // namespace HWY_NAMESPACE
@@ -125,6 +147,9 @@ SwiGluFn* HighwaySwiGlu(Target target) {
 }
 HcPostFn* HighwayHcPost(Target target) {
   return IsPortable(target) ? nullptr : CACHALOT_TARGET_FN(HcPostRow, target);
+}
+RoundBF16Fn* HighwayRoundBF16(Target target) {
+  return IsPortable(target) ? nullptr : CACHALOT_TARGET_FN(RoundBF16Row, target);
 }
 
 }  // namespace cachalot::kernels

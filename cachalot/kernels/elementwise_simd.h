@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Inside of swiglu and hyper_connection: their rows as vectors. Not for other modules.
+// Inside of swiglu, hyper_connection and matmul: their rows as vectors. Not for other modules.
 #pragma once
 
 #include <cstddef>
 
 #include "cachalot/kernels/context.h"
+#include "cachalot/numeric/formats.h"
 
 namespace cachalot::kernels {
 
@@ -33,5 +34,14 @@ struct HcPostArgs {
 inline constexpr size_t kVectorStreams = 4;  // hc_mult of every released model
 using HcPostFn = void(const HcPostArgs& args);
 HcPostFn* HighwayHcPost(Target target);  // null: the reference runs instead
+
+// out[i] = ToBF16(x[i]), the same bits.
+struct RoundBF16Args {
+  const float* x = nullptr;
+  BF16* out = nullptr;
+  size_t size = 0;
+};
+using RoundBF16Fn = void(const RoundBF16Args& args);
+RoundBF16Fn* HighwayRoundBF16(Target target);  // null: the reference runs instead
 
 }  // namespace cachalot::kernels

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cachalot/base/check.h"
+#include "cachalot/kernels/elementwise_simd.h"
 #include "cachalot/kernels/matmul_panel.h"
 #include "cachalot/kernels/matmul_ref.h"
 #include "cachalot/kernels/traffic.h"
@@ -149,12 +150,17 @@ void RoundRowsToBF16(MatView<const float> x, MatView<BF16> out, const Context& c
                  (dealt.rows == x.rows && dealt.cols == DealtCols(x.cols, ctx)));
   // Tasks of about 16k elements: rounding moves 6 bytes an element, so they last microseconds.
   const size_t rows = std::max<size_t>(1, 16384 / std::max<size_t>(1, x.cols));
+  RoundBF16Fn* round = ctx.path == Path::kSimd ? HighwayRoundBF16(ctx.target) : nullptr;
   ctx.pool->ParallelFor((x.rows + rows - 1) / rows, [&](size_t task, size_t) {
     const size_t end = std::min(x.rows, (task + 1) * rows);
     for (size_t r = task * rows; r < end; ++r) {
       const std::span<const float> from = x.Row(r);
       const std::span<BF16> to = out.Row(r);
-      for (size_t i = 0; i < from.size(); ++i) to[i] = ToBF16(from[i]);
+      if (round != nullptr) {
+        round({from.data(), to.data(), from.size()});
+      } else {
+        for (size_t i = 0; i < from.size(); ++i) to[i] = ToBF16(from[i]);
+      }
       if (dealt.data != nullptr) X86DealRow(to.data(), x.cols, dealt.Row(r).data());
     }
   });

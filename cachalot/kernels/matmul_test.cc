@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <iterator>
@@ -333,6 +334,29 @@ TEST(RoundRowsToBF16Test, RoundsEveryRowOfAPaddedMatrix) {
       for (size_t c = 0; c < cols; ++c) {
         EXPECT_EQ(out[r * (cols + 1) + c], ToBF16(x[r * (cols + 3) + c]));
       }
+    }
+  }
+}
+
+// Halves between neighbors, signs, subnormals, infinities, NaN of every kind; every target.
+TEST(RoundRowsToBF16Test, HasTheBitsOfToBF16OnEveryTarget) {
+  ThreadPool pool(1);
+  std::vector<float> x;
+  for (uint32_t upper = 0; upper < 0x10000; upper += 7) {
+    for (uint32_t lower : {0x0u, 0x1u, 0x7FFFu, 0x8000u, 0x8001u, 0xFFFFu}) {
+      x.push_back(std::bit_cast<float>(upper << 16 | lower));
+    }
+  }
+  for (uint32_t special : {0x7F800000u, 0xFF800000u, 0x7F800001u, 0xFFBFFFFFu, 0x7FC00000u}) {
+    x.push_back(std::bit_cast<float>(special));
+  }
+  for (Target target : SupportedTargets()) {
+    std::vector<BF16> out(x.size());
+    RoundRowsToBF16({x.data(), 1, x.size()}, {out.data(), 1, x.size()},
+                    {&pool, Path::kSimd, target});
+    for (size_t i = 0; i < x.size(); ++i) {
+      ASSERT_EQ(out[i].bits, ToBF16(x[i]).bits)
+          << TargetName(target) << " " << std::hex << std::bit_cast<uint32_t>(x[i]);
     }
   }
 }
