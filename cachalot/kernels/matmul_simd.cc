@@ -136,7 +136,7 @@ void WidenPaddedRow(const WeightView& w, size_t n, float* out) {
 // The rows of a tile, as float32 at column k. Rows past `count` repeat the last one: their results
 // are dropped.
 struct WidenedRows {
-  WidenedRows(const float* w, size_t cols) : w(w), stride(RowStride(cols)) {}
+  WidenedRows(const float* first, size_t cols) : w(first), stride(RowStride(cols)) {}
   HWY_INLINE VF Load(size_t r, size_t k) const { return hn::Load(kF32, w + r * stride + k); }
   HWY_INLINE VF LoadTail(size_t r, size_t k) const { return Load(r, k); }  // zeros behind the row
   const float* w;
