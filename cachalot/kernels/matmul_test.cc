@@ -15,7 +15,6 @@
 #include "cachalot/kernels/matmul_test_util.h"
 #include "cachalot/threading/aligned_buffer.h"
 #include "cachalot/threading/placement.h"
-#include "cachalot/threading/topology.h"
 
 namespace cachalot::kernels {
 namespace {
@@ -287,7 +286,9 @@ INSTANTIATE_TEST_SUITE_P(Targets, MatMulTest, testing::ValuesIn(SupportedTargets
 // More stretches than the index remembers, jobs of no, few and many panels, odd shares of them.
 TEST(MatMulNodesTest, MemoryNodesChangeNoBit) {
   ThreadPool one(1);
-  ThreadPool nodes(PlaceWorkers(PhysicalCores("numa:3 core:1 pu:1"), 5, Pinning::kOff));
+  const std::vector<Core> cores = {
+      {.cpu = 0, .node = 0}, {.cpu = 1, .node = 1}, {.cpu = 2, .node = 2}};
+  ThreadPool nodes(PlaceWorkers(cores, 5, Pinning::kOff));
   ASSERT_EQ(nodes.parts().num(), 3u);
   constexpr uint32_t kRowsOfJob[] = {0, 1, 64, 65, 200, 330};
   constexpr uint32_t kCols = 64;
