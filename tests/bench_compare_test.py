@@ -116,6 +116,14 @@ class Command(unittest.TestCase):
         self.assertEqual(code, 0, text)
         self.assertIn("decode at 256 x 1", text)
 
+    def test_measuring_leaves_experts_the_room_of_a_budget(self) -> None:
+        """What the machine's limits are read from counts, too, and must not be most of it."""
+        ran = subprocess.run(
+            [BINARY, "bench", "--memory", "600M,700M", "--contexts", "4", "--runs", "1", "--decode", "16"],
+            capture_output=True, text=True, check=False, cwd=ROOT)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertIn("resident", ran.stdout)
+
 
 if __name__ == "__main__":
     unittest.main()

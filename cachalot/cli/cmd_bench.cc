@@ -45,8 +45,9 @@ Result<eval::BenchOptions> ToOptions(const BenchFlags& flags) {
       .num_threads = flags.engine.threads > 0 ? flags.engine.threads : NumPhysicalCores(),
       .pinning = flags.engine.pinning(),
       .decode_tokens = flags.decode,
-      .runs = flags.runs,
-      .limit_buffer_bytes = kernels::BytesPastCaches()};
+      .runs = flags.runs};
+  // Under --memory it would take the room of experts.
+  if (flags.engine.memory.empty()) options.limit_buffer_bytes = kernels::BytesPastCaches();
   CACHALOT_TRY(options.contexts, eval::ParseTokenList(flags.contexts));
   CACHALOT_TRY(options.batches, eval::ParseTokenList(flags.batches));
   options.fill_beyond = 0;
