@@ -23,6 +23,7 @@ void Engine::Impl::PlanStep() {
 void Engine::Impl::PlanPrompts(uint32_t decodes) {
   auto prompts = static_cast<uint32_t>(std::ranges::count_if(
       running, [](const auto& task) { return task->ready() && !task->decoding(); }));
+  if (prompts == 0) steps_held = 0;  // those that let steps pass are gone
   if (prompts == 0 || decodes >= options.prefill_chunk || HoldPrompts(decodes)) return;
   uint32_t left = budget.PromptTokens(decodes, options.prefill_chunk - decodes, 1 + steps_held);
   steps_held = 0;

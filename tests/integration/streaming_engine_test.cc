@@ -130,6 +130,27 @@ TEST_F(StreamingEngine, PromptsThatShareReadsWaitNoLongerThanTheyMay) {
   EXPECT_EQ(answers[0], answers[1]);
 }
 
+// What a cancelled prompt waited for is nobody else's: the next one waits from the beginning.
+TEST_F(StreamingEngine, StepsThatACancelledPromptLetPassAreForgotten) {
+  const auto engine = NewEngine(Streamed(), /*share_reads=*/3);
+  engine::Request stream = NewRequest(1);
+  stream.max_new_tokens = 60;
+  ASSERT_TRUE(engine->Submit(stream).ok());
+  while (engine->stats().generated_tokens == 0) ASSERT_TRUE(engine->Step().ok());
+  const auto cancelled = engine->Submit(NewRequest(2));
+  ASSERT_TRUE(cancelled.ok());
+  while (engine->stats().held_steps < 2) ASSERT_TRUE(engine->Step().ok());
+  engine->Cancel(*cancelled);
+  ASSERT_TRUE(engine->Step().ok());
+  ASSERT_TRUE(engine->Submit(NewRequest(3)).ok());
+  for (uint64_t held = 3; held <= 5; ++held) {
+    ASSERT_TRUE(engine->Step().ok());
+    EXPECT_EQ(engine->stats().held_steps, held);
+  }
+  ASSERT_TRUE(engine->Step().ok());
+  EXPECT_EQ(engine->stats().held_steps, 5u);
+}
+
 TEST_F(StreamingEngine, AFaultEndsRequestsAndNotTheEngine) {
   const auto engine = NewEngine(Streamed());
   ASSERT_TRUE(engine->Submit(NewRequest(1)).ok());
