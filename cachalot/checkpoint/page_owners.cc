@@ -9,8 +9,6 @@
 namespace cachalot::checkpoint {
 namespace {
 
-constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
-
 // Bytes of each part in each page: [pages][parts].
 class PageBytes {
  public:
@@ -74,11 +72,11 @@ std::vector<io::CopyPart> CopyParts(const io::MappedFile& shard,
     };
   }
   const std::vector<uint32_t> owners =
-      PageOwners(shard.data(), shard.size(), kHugePageBytes, tensors, parts);
+      PageOwners(shard.data(), shard.size(), io::kHugePageBytes, tensors, parts);
   for (uint64_t page = 0; page < owners.size(); ++page) {
     std::vector<io::CopyPart::Range>& ranges = out[owners[page]].ranges;
-    const uint64_t begin = page * kHugePageBytes;
-    const uint64_t end = std::min(shard.size(), begin + kHugePageBytes);
+    const uint64_t begin = page * io::kHugePageBytes;
+    const uint64_t end = std::min(shard.size(), begin + io::kHugePageBytes);
     if (!ranges.empty() && ranges.back().end == begin) {
       ranges.back().end = end;
     } else {

@@ -14,8 +14,8 @@ namespace cachalot::checkpoint {
 // Rows of every matrix of the shard at `data` belong to nodes in the proportion of `parts`, as
 // products deal their panels. A huge page is one node's: that with most of its matrix bytes, part 0
 // where there are none. Returns a part for each `page_bytes` of the shard. `tensors` may name
-// others, which are skipped. Where a node's share of a matrix is smaller than a page, a quarter of
-// its bytes lie elsewhere at worst on average; without huge pages nearly none would.
+// others, which are skipped. Every border between two shares leaves bytes on the wrong side: a
+// quarter of a page on average.
 std::vector<uint32_t> PageOwners(const uint8_t* data, uint64_t size, uint64_t page_bytes,
                                  std::span<const TensorInfo> tensors, const NodeParts& parts);
 

@@ -32,7 +32,7 @@ std::string PrefillRow(const eval::PrefillFigures& f) {
   const double runs = static_cast<double>(std::max<size_t>(1, f.run_s.size()));
   return fmt::format(
       "prompt  {:>7} {:>5} {:>9.2f} {:>6.1f}%   {} read a run, {:.2f} s waited\n",
-      FormatTokens(f.context), 1, f.tokens_per_s(), Share(total.hits, total.wanted),
+      FormatTokens(f.context), 1, f.tokens_per_s(), 100 * total.hit_rate(),
       FormatBytes(static_cast<uint64_t>(static_cast<double>(f.experts.read_bytes) / runs)),
       total.wait_seconds / runs);
 }

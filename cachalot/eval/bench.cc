@@ -175,6 +175,7 @@ Status RunSpeculation(std::shared_ptr<const model::Weights> weights, const Bench
                MeasureSpeculation(std::move(weights), {.numerics = options.numerics,
                                                        .target = options.target,
                                                        .num_threads = options.num_threads,
+                                                       .pinning = options.pinning,
                                                        .tokens = 2 * options.decode_tokens,
                                                        .runs = options.runs}));
   return {};

@@ -40,11 +40,11 @@ StreamFigures FiguresOf(const DecodeFigures& decode) {
   const model::ExpertStats::Layer total = decode.experts.Total();
   const auto read = static_cast<double>(decode.experts.read_bytes);
   return {.tokens_per_s = Ratio(tokens, seconds),
-          .hit_rate = Ratio(static_cast<double>(total.hits), static_cast<double>(total.wanted)),
+          .hit_rate = total.hit_rate(),
           .read_bytes_per_token = Ratio(read, tokens),
           .wait_share = Ratio(total.wait_seconds, seconds),
           .read_bytes_per_s = Ratio(read, seconds),
-          .queue_depth = Ratio(decode.experts.queue_seconds, decode.experts.busy_seconds),
+          .queue_depth = decode.experts.queue_depth(),
           .over_slower =
               Ratio(seconds, std::max(decode.experts.busy_seconds, seconds - total.wait_seconds))};
 }

@@ -15,6 +15,7 @@ Result<std::unique_ptr<engine::Engine>> MakeEngine(std::shared_ptr<const model::
   return engine::Engine::Create(std::move(weights), {.numerics = options.numerics,
                                                      .target = options.target,
                                                      .num_threads = options.num_threads,
+                                                     .pinning = options.pinning,
                                                      .max_context = options.tokens + 2,
                                                      .speculation = speculation});
 }

@@ -29,6 +29,7 @@ struct SpeculationSpeedOptions {
   model::Numerics numerics = model::Numerics::kFast;
   kernels::Target target = kernels::Target::kScalar;
   uint32_t num_threads = 1;
+  Pinning pinning = Pinning::kAuto;
   uint32_t tokens = 64;  // of a run
   uint32_t runs = 5;     // in turns with and without drafts, after one of each to warm up
 };

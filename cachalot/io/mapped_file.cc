@@ -50,7 +50,6 @@ Result<uint64_t> RegularFileSize(int fd, const std::string& path) {
   return static_cast<uint64_t>(info.st_size);
 }
 
-constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
 // Read, mapped and reported at once; a multiple of every page size.
 constexpr uint64_t kSliceBytes = uint64_t{32} << 20;
 
@@ -67,17 +66,10 @@ void TouchPages(const uint8_t* data, uint64_t bytes) {
 
 Result<MappedFile> MappedFile::Open(const std::string& path, FileMemory memory,
                                     const ByteProgress& progress) {
+  if (memory == FileMemory::kHugePages) return OpenCopy(path, {}, progress);
   MappedFile file;
-  file.memory_ = memory;
   CACHALOT_RETURN_IF_ERROR(file.OpenFile(path));
-  if (file.size_ == 0) return file;
-  if (memory == FileMemory::kMapped) {
-    CACHALOT_RETURN_IF_ERROR(file.Map());
-    return file;
-  }
-  CACHALOT_RETURN_IF_ERROR(file.AllocateCopy());
-  CACHALOT_RETURN_IF_ERROR(file.ReadRange({0, file.size_}, progress));
-  CACHALOT_RETURN_IF_ERROR(file.ProtectCopy());
+  if (file.size_ > 0) CACHALOT_RETURN_IF_ERROR(file.Map());
   return file;
 }
 
@@ -88,7 +80,8 @@ Result<MappedFile> MappedFile::OpenCopy(const std::string& path, std::span<const
   CACHALOT_RETURN_IF_ERROR(file.OpenFile(path));
   if (file.size_ == 0) return file;
   CACHALOT_RETURN_IF_ERROR(file.AllocateCopy());
-  CACHALOT_RETURN_IF_ERROR(file.ReadParts(parts, progress));
+  CACHALOT_RETURN_IF_ERROR(parts.empty() ? file.ReadRange({0, file.size_}, progress)
+                                         : file.ReadParts(parts, progress));
   CACHALOT_RETURN_IF_ERROR(file.ProtectCopy());
   return file;
 }

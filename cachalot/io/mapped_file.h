@@ -13,6 +13,8 @@
 
 namespace cachalot::io {
 
+inline constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
+
 // How the bytes of a file come into memory.
 enum class FileMemory : uint8_t {
   kMapped,     // pages of the page cache, shared, read when first touched
@@ -39,8 +41,9 @@ class MappedFile {
   // kResourceExhausted where a copy finds no memory. Only a copy takes long and reports progress.
   static Result<MappedFile> Open(const std::string& path, FileMemory memory = FileMemory::kMapped,
                                  const ByteProgress& progress = {});
-  // A copy in huge pages, read by one thread a part at once; what is in no part is zero. Progress
-  // is reported by one thread at a time.
+  // A copy in huge pages that begins at the edge of one, read by one thread a part at once; what is
+  // in no part is zero. Without parts the calling thread reads all of it. Progress is reported by
+  // one thread at a time.
   static Result<MappedFile> OpenCopy(const std::string& path, std::span<const CopyPart> parts,
                                      const ByteProgress& progress = {});
   MappedFile(MappedFile&& other) noexcept;

@@ -31,6 +31,10 @@ struct ExpertStats {
     uint64_t hits = 0;        // of those, in memory when the layer asked
     uint64_t late = 0;        // of the others, being read already: a guess came too late
     double wait_seconds = 0;  // with nothing left to compute
+    // Of 1; 0 where nothing was wanted.
+    double hit_rate() const {
+      return wanted == 0 ? 0.0 : static_cast<double>(hits) / static_cast<double>(wanted);
+    }
   };
   std::vector<Layer> layers;
   uint64_t num_slots = 0;
@@ -44,7 +48,9 @@ struct ExpertStats {
   uint64_t retries = 0;              // of pieces
   uint64_t failures = 0;             // experts that could not be read
   double busy_seconds = 0;           // with a read in flight
-  double queue_seconds = 0;          // integral of the reads in flight: / busy_seconds = mean depth
+  double queue_seconds = 0;          // integral of the reads in flight
+  // Reads in flight while there are any, on average; 0 without reads.
+  double queue_depth() const { return busy_seconds > 0 ? queue_seconds / busy_seconds : 0.0; }
 
   // What happened between `before` and this.
   ExpertStats Since(const ExpertStats& before) const;

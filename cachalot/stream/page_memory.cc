@@ -8,13 +8,11 @@
 #include <utility>
 
 #include "cachalot/base/strings.h"
+#include "cachalot/io/mapped_file.h"
 
 namespace cachalot::stream {
-namespace {
 
-constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
-
-}  // namespace
+using io::kHugePageBytes;
 
 Result<PageMemory> PageMemory::Allocate(uint64_t bytes) {
   PageMemory memory;

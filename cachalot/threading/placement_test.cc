@@ -2,6 +2,7 @@
 #include "cachalot/threading/placement.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <atomic>
 #include <vector>
@@ -26,7 +27,7 @@ std::vector<uint32_t> Nodes(const Placement& placement) {
 }
 
 TEST(TopologyTest, SimulatedMachinesHaveTheirCoresByNode) {
-#if !__has_include(<hwloc/autogen/config.h>)
+#ifndef CACHALOT_HAS_HWLOC  // cross builds only, see CMakeLists.txt
   GTEST_SKIP() << "this build has no hwloc";
 #endif
   const std::vector<Core> cores = PhysicalCores("numa:2 core:3 pu:2");
@@ -91,6 +92,26 @@ TEST(PlacementTest, PoolOfTwoNodesRunsEveryTaskOnce) {
     std::vector<std::atomic<int>> runs(1000);
     pool.ParallelFor(runs.size(), [&](size_t task, size_t) { ++runs[task]; });
     for (const auto& count : runs) EXPECT_EQ(count, 1);
+  }
+}
+
+TEST(PlacementTest, PinnedWorkersMayRunOnTheirCoreOnly) {
+  const Core core = PhysicalCores().back();
+  ThreadPool pool({.workers = {core, core, core}, .pinned = true});
+  std::vector<cpu_set_t> allowed(pool.num_threads());
+  // Until each worker has had a task: a fast one may run them all.
+  for (size_t met = 0; met < 2;) {
+    std::vector<std::atomic<int>> ran(pool.num_threads());
+    pool.ParallelFor(100, [&](size_t, size_t worker) {
+      sched_getaffinity(0, sizeof(cpu_set_t), &allowed[worker]);
+      ran[worker] = 1;
+      sched_yield();
+    });
+    met = static_cast<size_t>(ran[1] + ran[2]);
+  }
+  for (size_t worker : {1u, 2u}) {
+    EXPECT_EQ(CPU_COUNT(&allowed[worker]), 1);
+    EXPECT_TRUE(CPU_ISSET(core.cpu, &allowed[worker]));
   }
 }
 

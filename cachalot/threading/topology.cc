@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cachalot/threading/topology.h"
 
-// Part of it lies under the architecture's own folder: a cross compiler sees the rest only.
-#if __has_include(<hwloc/autogen/config.h>)
+#ifdef CACHALOT_HAS_HWLOC
 #include <hwloc.h>
-#define CACHALOT_HAS_HWLOC 1
 #else
 #include <sched.h>
 #endif

@@ -83,6 +83,14 @@ TEST_F(CliTest, VersionNamesTheProgram) {
   EXPECT_TRUE(ran.out.starts_with("cachalot ")) << ran.out;
 }
 
+TEST_F(CliTest, PinnedThreadsWriteTheSame) {
+  const std::string run = "run -p 'She was' -n 8 --seed 3 --threads 2 --pin ";
+  const Ran pinned = RunBinary(run + "on");
+  EXPECT_EQ(pinned.code, 0);
+  EXPECT_FALSE(pinned.out.empty());
+  EXPECT_EQ(pinned.out, RunBinary(run + "off").out);
+}
+
 TEST_F(CliTest, EveryCommandHasHelpWithExamples) {
   for (const char* command : {"run", "chat", "perplexity", "logits"}) {
     const Ran ran = RunBinary(StrCat(command, " --help"));
