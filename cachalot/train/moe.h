@@ -56,6 +56,11 @@ struct MoeSaved {
   ExpertGroups groups;
   Matrix<T> gate, up;                // [T A, I], grouped
   Matrix<T> shared_gate, shared_up;  // [T, I]
+
+  size_t bytes() const {
+    return (groups.row_token.size() + groups.slot_row.size()) * sizeof(uint32_t) + gate.bytes() +
+           up.bytes() + shared_gate.bytes() + shared_up.bytes();
+  }
 };
 
 // Buffers that live for one call; shared by all layers.
@@ -67,11 +72,14 @@ struct MoeScratch {
   Matrix<T> row_weights;    // [T A, 1]
 };
 
-// x [T, D]; ids, weights [T, A]; z [T, D] overwritten.
+// The first half: x [T, D], ids [T, A] -> all of `saved`.
 template <typename T>
-void MoeForward(MatView<const T> x, MatView<const uint32_t> ids, MatView<const T> weights,
-                const MoeParams<T>& params, MatView<T> z, MoeSaved<T>& saved,
-                MoeScratch<T>& scratch, const kernels::Context& ctx);
+void MoeGateUpForward(MatView<const T> x, MatView<const uint32_t> ids, const MoeParams<T>& params,
+                      MoeSaved<T>& saved, MoeScratch<T>& scratch, const kernels::Context& ctx);
+// The second: weights [T, A]; z [T, D] overwritten.
+template <typename T>
+void MoeForward(MatView<const T> weights, const MoeParams<T>& params, const MoeSaved<T>& saved,
+                MatView<T> z, MoeScratch<T>& scratch, const kernels::Context& ctx);
 // d_x and d_weights [T, A] overwritten.
 template <typename T>
 void MoeBackward(MatView<const T> x, MatView<const T> weights, const MoeParams<T>& params,

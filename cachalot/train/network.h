@@ -17,6 +17,7 @@
 #include "cachalot/train/batch.h"
 #include "cachalot/train/hyper.h"
 #include "cachalot/train/parameters.h"
+#include "cachalot/train/recompute.h"
 
 namespace cachalot::train {
 
@@ -65,6 +66,7 @@ enum class Precision : uint8_t {
 struct NetworkOptions {
   Precision precision = Precision::kFloat32;
   ResidualMap residual = ResidualMap::kSinkhorn;
+  RecomputeSet recompute;  // changes memory and time, never a bit
 };
 
 enum class CsaMode : uint8_t {
@@ -103,6 +105,8 @@ class Network {
   std::vector<double> ResidualGains() const;
   // Memory of what the main layers keep from forward to backward; PlanMemory counts it beforehand.
   size_t kept_bytes() const;
+  // Memory that all layers share for what they make again; likewise.
+  size_t recomputed_bytes() const;
 
  private:
   class Impl;

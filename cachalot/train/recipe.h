@@ -11,6 +11,7 @@
 #include "cachalot/model/config.h"
 #include "cachalot/train/network.h"
 #include "cachalot/train/optimizer.h"
+#include "cachalot/train/recompute.h"
 #include "cachalot/train/schedule.h"
 #include "cachalot/train/stability.h"
 
@@ -35,6 +36,11 @@ struct PrecisionOptions {
   uint64_t qat_from_step = 0;
 };
 
+struct MemoryOptions {
+  // What of a layer is made again in the backward pass instead of kept: less memory, more time.
+  RecomputeSet recompute;
+};
+
 struct CheckpointOptions {
   uint64_t every_steps = 500;
   uint32_t keep_last = 3;
@@ -56,6 +62,7 @@ struct Recipe {
   ResidualMap residual = ResidualMap::kSinkhorn;  // others: for comparison, no export, no qat
   LossOptions loss;
   PrecisionOptions precision;
+  MemoryOptions memory;
   StabilityOptions stability;
   CheckpointOptions checkpoint;
   EvaluationOptions evaluation;

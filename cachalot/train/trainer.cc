@@ -214,9 +214,11 @@ Status Trainer::Impl::Open() {
   for (size_t i = 0; i < masters_.tables.size(); ++i) {
     working_.tables[i].ids = masters_.tables[i].ids;
   }
-  network_ = std::make_unique<Network<float>>(
-      recipe_.model, working_, ctx_,
-      NetworkOptions{.precision = recipe_.precision.products, .residual = recipe_.residual});
+  network_ =
+      std::make_unique<Network<float>>(recipe_.model, working_, ctx_,
+                                       NetworkOptions{.precision = recipe_.precision.products,
+                                                      .residual = recipe_.residual,
+                                                      .recompute = recipe_.memory.recompute});
   expert_load_.assign(recipe_.model.num_hidden_layers + recipe_.model.num_draft_layers(),
                       std::vector<uint64_t>(recipe_.model.n_routed_experts));
   flop_per_token_ = 6.0 * static_cast<double>(ActingWeights(recipe_.model));
