@@ -100,6 +100,7 @@ class Trainer::Impl {
   PackedReader ReaderAt(uint64_t step) const;
   Status OpenMetrics();
   Status Resume();
+  Status StartFrom(const std::string& run_dir);
   Status Restore(const std::string& checkpoint);
   void PrepareWeights(bool quantized);
   void RoundTrip(const model::StoredTensor& stored, const Parameter& master, Parameter& out);
@@ -234,10 +235,20 @@ Status Trainer::Impl::OpenMetrics() {
 
 Status Trainer::Impl::Resume() {
   const auto latest = LatestRun(checkpoint_dir());
+  if (latest.ok()) return Restore(*latest);
+  if (latest.error().code != ErrorCode::kNotFound) return latest.error();
+  return recipe_.start_from.empty() ? Status() : StartFrom(recipe_.start_from);
+}
+
+// Of the other run nothing but parameters and optimizer state: steps, data and spikes are anew.
+Status Trainer::Impl::StartFrom(const std::string& run_dir) {
+  const auto latest = LatestRun(run_dir + "/checkpoints");
   if (!latest.ok()) {
-    return latest.error().code == ErrorCode::kNotFound ? Status() : Status(latest.error());
+    return Error{latest.error().code, StrCat("start_from = \"", run_dir, "\": ",
+                                             latest.error().message, "; train that run first")};
   }
-  return Restore(*latest);
+  const auto state = LoadRun(*latest, masters_, *optimizer_);
+  return state.ok() ? Status() : Status(state.error());
 }
 
 Status Trainer::Impl::Restore(const std::string& checkpoint) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <filesystem>
 
 #include "cachalot/train/dataset.h"
 #include "cachalot/train/export.h"
@@ -136,6 +137,34 @@ TEST(Trainer, OpeningARunLeavesItsMetrics) {
   const auto metrics = ReadMetrics(setup.dir / "run");
   ASSERT_TRUE(metrics.ok());
   EXPECT_EQ(metrics->size(), 8u);
+}
+
+TEST(Trainer, ARunBeginsWhereAnotherEnded) {
+  Counting setup;
+  ThreadPool two(2);
+  auto first = setup.Open("first", two);
+  Take(*first, 14);
+  ASSERT_TRUE(first->Save().ok());
+
+  setup.recipe.start_from = setup.dir / "first";
+  auto second = setup.Open("second", two);
+  EXPECT_EQ(second->step(), 0u);
+  ExpectSameBits(second->parameters(), first->parameters());
+  // Stopped and resumed it is a run like any other: what it started from is not read again.
+  Take(*second, 7);
+  std::filesystem::remove_all(setup.dir / "first");
+  auto resumed = setup.Open("second", two);
+  EXPECT_EQ(resumed->step(), 5u);
+  Take(*resumed, 7);
+  ExpectSameBits(resumed->parameters(), second->parameters());
+
+  setup.recipe.start_from = setup.dir / "none";
+  const auto none =
+      Trainer::Create(setup.recipe, {.run_dir = setup.dir / "third", .recipe_text = "x"},
+                      {&two, kernels::Path::kSimd, kernels::SupportedTargets().front()});
+  ASSERT_FALSE(none.ok());
+  EXPECT_NE(none.error().message.find("train that run first"), std::string::npos)
+      << none.error().message;
 }
 
 TEST(Trainer, OnlyTheIndexerLearnsInItsWarmup) {
