@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes all the data of recipes/mini.toml, the same for the same seed.
+"""Makes all the data of recipes/mini.toml and mini-recall.toml, the same for the same seed.
 
     tools/mini_data.py --root DIR --out runs/mini/text [--seed 1] [--scale 1.0]
 
@@ -8,10 +8,11 @@ DIR holds Debian's r-cran-janeaustenr, unpacked ("/" if it is installed). Writte
 
     tokenizer.jsonl   to learn the tokenizer from; digits stand alone, so that none merge
     bind.jsonl        facts said again and again: what every look-up is made of
-    say.jsonl         the same with words between the name and the thing
     short.jsonl       tasks and prose of at most 512 tokens
     middle.jsonl      the same and look-up over up to 2k tokens
     long.jsonl        ... and up to 4k
+    say.jsonl         bind.jsonl with words between the name and the thing
+    recall-*.jsonl    look-up over 512, 2k and 4k tokens, and a third of the other tasks
     validation.jsonl  short held-out items, in the mixture of short.jsonl
     tasks.jsonl     items for `cachalot eval mini`: held-out chats and their "skill"
 
@@ -219,15 +220,15 @@ def new_fact(rng: random.Random, name: str, wanted: bool) -> tuple[str, str]:
     return name, thing
 
 
-# How a fact is said. Only the first is asked for in the end; the others are steps to it: the thing
-# stands two words or one behind the name that it has to be bound to, not three.
-SAY = "{} has a {}."
-NEARER = "{} has {}."
-NEAR = "{} {}."
+# How a fact is said: the thing stands one, two or three words behind the name that it has to be
+# bound to. The model finds the first reliably; see docs/log.md for the others.
+ADJACENT = "{} {}."
+HAS = "{} has {}."
+HAS_A = "{} has a {}."
 
 
 def facts_in_prose(rng: random.Random, prose: Prose, tokens: float, facts: int,
-                   wanted: bool) -> tuple[str, list[tuple[str, str, float]]]:
+                   wanted: bool, say: str) -> tuple[str, list[tuple[str, str, float]]]:
     """Prose of about `tokens` with facts between its sentences, and of each fact its name, its
     thing and about how many tokens it is from the end."""
     text = prose.run(rng, int(tokens * BYTES_PER_TOKEN))
@@ -238,7 +239,7 @@ def facts_in_prose(rng: random.Random, prose: Prose, tokens: float, facts: int,
     out, last, known = [], 0, []
     for name, place in zip(names, places):
         name, thing = new_fact(rng, name, wanted)
-        out += [text[last:place], " " + SAY.format(name, thing)]
+        out += [text[last:place], " " + say.format(name, thing)]
         last = place
         known.append((name, thing, (len(text) - place) / BYTES_PER_TOKEN))
     out.append(text[last:])
@@ -247,13 +248,13 @@ def facts_in_prose(rng: random.Random, prose: Prose, tokens: float, facts: int,
 
 def eval_look_up(rng: random.Random, prose: Prose, tokens: int, facts: int, back: int) -> dict:
     """One question, about a fact at least `back` tokens before the end."""
-    text, known = facts_in_prose(rng, prose, tokens, facts, True)
+    text, known = facts_in_prose(rng, prose, tokens, facts, True, ADJACENT)
     far = [k for k in known if k[2] >= back] or known[:1]
     name, thing, _ = rng.sample(far, 1)[0]
-    return asked_about(text, [fact_turn([(name, thing)])])
+    return asked_about(text, [fact_turn([(name, thing)], ADJACENT)])
 
 
-def fact_turn(facts: list[tuple[str, str]], say: str = SAY) -> Turn:
+def fact_turn(facts: list[tuple[str, str]], say: str) -> Turn:
     """The answer says the facts again: what stands before a thing is what stood before it."""
     names = [name for name, _ in facts]
     who = " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
@@ -266,7 +267,7 @@ def asked_about(text: str, turns: list[Turn]) -> dict:
 
 
 def questions(rng: random.Random, facts: list[tuple[str, str]], tokens: float,
-              say: str = SAY) -> list[Turn]:
+              say: str) -> list[Turn]:
     """About the facts, each once and in any order, until `tokens` are used up. In half of the
     chats each question asks for one, in the others most ask for some: that is shorter."""
     left = rng.sample(facts, len(facts))
@@ -297,15 +298,15 @@ def recital(rng: random.Random, say: str, wanted: bool) -> dict:
     return chat([(text, answer, "")])
 
 
-def fact_list(rng: random.Random, prose: Prose, wanted: bool) -> dict:
+def fact_list(rng: random.Random, prose: Prose, wanted: bool, say: str) -> dict:
     """Look-up without prose. Most lists are short enough to be seen at once by a window."""
-    say = SAY if rng.random() < 0.8 else NEAR
+    say = say if rng.random() < 0.8 else ADJACENT
     facts = some_facts(rng, 26, wanted)
     text = " ".join(say.format(*fact) for fact in facts)
     return asked_about(text, questions(rng, facts, 490 - FACT_TOKENS * len(facts), say))
 
 
-def look_up(rng: random.Random, prose: Prose, longest: int, wanted: bool,
+def look_up(rng: random.Random, prose: Prose, longest: int, wanted: bool, say: str,
             much: bool = False) -> dict:
     """Facts in prose and questions that together take at most `longest` tokens. Where there is room
     many are asked for (`much`: more), so that much of what is learned from a sequence is look-up."""
@@ -314,8 +315,9 @@ def look_up(rng: random.Random, prose: Prose, longest: int, wanted: bool,
     asked = min(total * rng.uniform(*share), 900 if much else 700)
     facts = max(2, min(len(NAMES), int(asked / (FACT_TOKENS + ANSWER_TOKENS + 4))))
     told = max(total - asked - FACT_TOKENS * facts, 20)
-    text, known = facts_in_prose(rng, prose, told, facts, wanted)
-    return asked_about(text, questions(rng, [(name, thing) for name, thing, _ in known], asked))
+    text, known = facts_in_prose(rng, prose, told, facts, wanted, say)
+    facts_told = [(name, thing) for name, thing, _ in known]
+    return asked_about(text, questions(rng, facts_told, asked, say))
 
 
 def long_copy(rng: random.Random, prose: Prose, wanted: bool) -> dict:
@@ -334,18 +336,18 @@ def tasks_of(skill: Callable[[random.Random], Turn], turns: list[int]) -> Maker:
 
 
 # What sequences of 512 tokens are made of: share of the tokens, tokens of an item, its maker.
-BIND = [(1.0, 78, lambda rng, prose, wanted: recital(rng, NEAR, wanted))]
+BIND = [(1.0, 78, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted))]
 SAYING = [
-    (0.65, 126, lambda rng, prose, wanted: recital(rng, SAY, wanted)),
-    (0.20, 102, lambda rng, prose, wanted: recital(rng, NEARER, wanted)),
-    (0.15, 78, lambda rng, prose, wanted: recital(rng, NEAR, wanted)),
+    (0.65, 126, lambda rng, prose, wanted: recital(rng, HAS_A, wanted)),
+    (0.20, 102, lambda rng, prose, wanted: recital(rng, HAS, wanted)),
+    (0.15, 78, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted)),
 ]
 SHORT = [
     (0.08, 390, lambda rng, prose, wanted: plain(rng, prose, rng.uniform(300, 480))),
-    (0.05, 78, lambda rng, prose, wanted: recital(rng, NEAR, wanted)),
-    (0.12, 126, lambda rng, prose, wanted: recital(rng, SAY, wanted)),
-    (0.12, 150, fact_list),
-    (0.14, 270, lambda rng, prose, wanted: look_up(rng, prose, 512, wanted)),
+    (0.05, 78, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted)),
+    (0.12, 126, lambda rng, prose, wanted: recital(rng, HAS_A, wanted)),
+    (0.12, 150, lambda rng, prose, wanted: fact_list(rng, prose, wanted, HAS_A)),
+    (0.14, 270, lambda rng, prose, wanted: look_up(rng, prose, 512, wanted, HAS_A)),
     (0.04, 112, long_copy),
     (0.05, 200, lambda rng, prose, wanted: tool_chat(rng, rng.randint(1, 3), wanted)),
     (0.03, 32, tasks_of(copying, [1, 1, 2])),
@@ -373,7 +375,8 @@ def with_long(longest: int) -> list[tuple[float, int, Maker]]:
     short = SHORT[1:]
     rest = sum(share for share, _, _ in short)
     return [
-        (0.50, int(0.76 * longest), lambda rng, prose, wanted: look_up(rng, prose, longest, wanted)),
+        (0.50, int(0.76 * longest),
+         lambda rng, prose, wanted: look_up(rng, prose, longest, wanted, HAS_A)),
         (0.12, int(0.9 * longest), lambda rng, prose, wanted: plain(rng, prose, 0.9 * longest)),
         *((0.38 * share / rest, size, make) for share, size, make in short),
     ]
@@ -386,10 +389,10 @@ def recall(longest: int) -> list[tuple[float, int, Maker]]:
     rest = sum(share for share, _, _ in tasks)
     return [
         (0.30, 270 if longest < 1024 else int(0.76 * longest),
-         lambda rng, prose, wanted: look_up(rng, prose, longest, wanted, much=True)),
-        (0.15, 150, fact_list),
-        (0.12, 126, lambda rng, prose, wanted: recital(rng, SAY, wanted)),
-        (0.04, 78, lambda rng, prose, wanted: recital(rng, NEAR, wanted)),
+         lambda rng, prose, wanted: look_up(rng, prose, longest, wanted, ADJACENT, much=True)),
+        (0.15, 150, lambda rng, prose, wanted: fact_list(rng, prose, wanted, ADJACENT)),
+        (0.12, 126, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted)),
+        (0.04, 78, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted)),
         (0.07, int(0.9 * longest), lambda rng, prose, wanted: plain(rng, prose, 0.9 * longest)),
         *((0.32 * share / rest, size, make) for share, size, make in tasks),
     ]
