@@ -43,7 +43,7 @@ size_t LineOf(std::string_view piece) {
 }
 
 TEST(Recipe, PresetsLoad) {
-  for (const char* name : {"nano", "mini", "small", "bench-train", "compare"}) {
+  for (const char* name : {"nano", "mini", "mini-recall", "small", "bench-train", "compare"}) {
     const auto recipe = LoadRecipe(RecipePath(name));
     ASSERT_TRUE(recipe.ok()) << recipe.error().message;
     EXPECT_EQ(recipe->name, name);
