@@ -6,6 +6,8 @@
 
 #include "cachalot/model/inventory.h"
 #include "cachalot/train/newton_schulz.h"
+#include "cachalot/train/optimizer_shares.h"
+#include "cachalot/train/rank_exchange.h"
 
 namespace cachalot::train {
 namespace {
@@ -14,34 +16,49 @@ constexpr uint32_t kCsaRatio = 4;
 constexpr uint64_t kFloatBytes = 4;
 constexpr uint64_t kLogitFloats = uint64_t{4} << 20;  // as loss.cc cuts them
 
+// Names and shapes of what is trained; nothing is allocated.
+ParameterSet Shapes(const model::Config& config) {
+  ParameterSet set;
+  for (const model::StoredTensor& t : model::ListTensors(config)) {
+    if (t.is_scale || t.dtype == DType::kI64) continue;
+    const uint64_t rows = t.shape.size() == 2 ? t.shape[0] : 1;
+    set.parameters.push_back(
+        {.name = t.name, .rows = rows, .cols = t.shape.back(), .value = {}, .grad = {}});
+  }
+  return set;
+}
+
+// What one rank owns.
 struct Counts {
   uint64_t muon = 0;
   uint64_t adamw = 0;
   uint64_t plain = 0;           // router biases
   uint64_t matrix_scratch = 0;  // floats Newton-Schulz needs for its largest matrix
+
+  uint64_t all() const { return muon + adamw + plain; }
+  uint64_t moments() const { return muon + 2 * adamw; }
 };
 
-Counts CountParameters(const Recipe& recipe) {
-  Counts counts;
-  for (const model::StoredTensor& t : model::ListTensors(recipe.model)) {
-    if (t.is_scale || t.dtype == DType::kI64) continue;
-    const uint64_t cols = t.shape.back();
-    const uint64_t rows = t.shape.size() == 2 ? t.shape[0] : 1;
-    const OptimizerRule rule = RuleFor(recipe.model, t.name, rows, cols);
-    if (rule.kind == OptimizerKind::kNone) {
-      counts.plain += rows * cols;
-    } else if (rule.kind == OptimizerKind::kMuon && recipe.optimizer.muon) {
-      counts.muon += rows * cols;
-      for (const size_t block : rule.blocks) {
-        const size_t n = std::min<size_t>(block, cols);
-        const size_t m = std::max<size_t>(block, cols);
-        counts.matrix_scratch =
-            std::max<uint64_t>(counts.matrix_scratch, n * m + NewtonSchulzScratchFloats(n, m));
-      }
-    } else {
-      counts.adamw += rows * cols;
-    }
+void Count(const Parameter& p, const OptimizerRule& rule, Counts& counts) {
+  if (rule.kind == OptimizerKind::kNone) counts.plain += p.size();
+  if (rule.kind == OptimizerKind::kAdamW) counts.adamw += p.size();
+  if (rule.kind != OptimizerKind::kMuon) return;
+  counts.muon += p.size();
+  for (const size_t block : rule.blocks) {
+    const size_t n = std::min(block, p.cols);
+    const size_t m = std::max(block, p.cols);
+    counts.matrix_scratch =
+        std::max<uint64_t>(counts.matrix_scratch, n * m + NewtonSchulzScratchFloats(n, m));
   }
+}
+
+// Of each rank.
+std::vector<Counts> CountParameters(const Recipe& recipe, uint32_t ranks) {
+  const ParameterSet set = Shapes(recipe.model);
+  const std::vector<OptimizerRule> rules = RulesFor(recipe.model, set, recipe.optimizer);
+  const std::vector<uint32_t> owners = AssignOwners(StepCosts(set, rules), ranks);
+  std::vector<Counts> counts(ranks);
+  for (size_t i = 0; i < owners.size(); ++i) Count(set.parameters[i], rules[i], counts[owners[i]]);
   return counts;
 }
 
@@ -88,15 +105,18 @@ uint64_t SharedFloatsPerToken(const model::Config& c) {
   return floats;
 }
 
-// Gradients are summed by a binary tree over the micro-batches of a step: levels beyond the first.
-uint64_t SubtreeLevels(const Schedule& schedule) {
+// Gradients are summed by a binary tree over the micro-batches of a step: levels beyond the first,
+// within the range of one rank.
+uint64_t SubtreeLevels(const Schedule& schedule, uint64_t ranks) {
   uint64_t levels = 0;
   for (const Stage& stage : schedule.stages) {
     const uint64_t step = std::max(stage.from_step, schedule.batch_ramp_steps);
     const uint64_t slots =
         (BatchSequences(schedule, step) + MicroBatchSequences(schedule, step) - 1) /
         MicroBatchSequences(schedule, step);
-    levels = std::max<uint64_t>(levels, static_cast<uint64_t>(std::bit_width(slots - 1)));
+    const uint64_t share = std::max(std::bit_ceil(slots), ranks) / ranks;
+    levels = std::max<uint64_t>(levels,
+                                static_cast<uint64_t>(std::bit_width(std::min(share, slots) - 1)));
   }
   return levels;
 }
@@ -155,20 +175,33 @@ uint64_t SavedFloatsPerToken(const model::Config& c, uint32_t layer, bool indexe
   return floats;
 }
 
-MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads) {
-  const Counts counts = CountParameters(recipe);
-  MemoryPlan plan{.parameters = counts.muon + counts.adamw + counts.plain,
-                  .muon_parameters = counts.muon};
+MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads, uint32_t ranks) {
+  const std::vector<Counts> counts = CountParameters(recipe, ranks);
+  MemoryPlan plan;
+  for (const Counts& c : counts) {
+    plan.parameters += c.all();
+    plan.muon_parameters += c.muon;
+  }
   const auto add = [&](const char* what, uint64_t floats) {
     plan.items.push_back({what, floats * kFloatBytes});
   };
-  add("parameters, float32", plan.parameters);
+  const Counts& most = *std::ranges::max_element(counts, {}, [&](const Counts& c) {
+    return c.all() + c.moments() + c.matrix_scratch * num_threads;
+  });
+  add("parameters, float32", most.all());
   add("gradients, float32", plan.parameters);
   add("weights as the network computes on them", plan.parameters);
-  add("gradients of subtrees of micro-batches", SubtreeLevels(recipe.schedule) * plan.parameters);
-  add("Muon momentum", counts.muon);
-  add("AdamW moments", 2 * counts.adamw);
-  add("Newton-Schulz scratch", counts.matrix_scratch * num_threads);
+  add("gradients of subtrees of micro-batches",
+      SubtreeLevels(recipe.schedule, ranks) * plan.parameters);
+  add("Muon momentum", most.muon);
+  add("AdamW moments", 2 * most.adamw);
+  add("Newton-Schulz scratch", most.matrix_scratch * num_threads);
+  if (ranks > 1) add("buckets to and from other ranks", 2 * ranks * kBucketFloats);
+  for (const Counts& c : counts) {
+    // Gradients to their owners, values to all others.
+    const uint64_t sent = (plan.parameters - c.all()) + (ranks - 1) * c.all();
+    plan.sent_bytes = std::max(plan.sent_bytes, ranks > 1 ? sent * kFloatBytes : 0);
+  }
   const Activations activations = LargestActivations(recipe);
   add("activations kept for the backward pass", activations.kept);
   add("gradients and scratch of one layer", activations.scratch);

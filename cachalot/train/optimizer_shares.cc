@@ -15,11 +15,11 @@ constexpr double kAdamWFlop = 100;
 
 }  // namespace
 
-std::vector<double> StepCosts(const ParameterSet& set, const Optimizer& optimizer) {
+std::vector<double> StepCosts(const ParameterSet& set, std::span<const OptimizerRule> rules) {
   std::vector<double> costs;
   for (size_t i = 0; i < set.parameters.size(); ++i) {
     const Parameter& p = set.parameters[i];
-    const OptimizerRule& rule = optimizer.rules()[i];
+    const OptimizerRule& rule = rules[i];
     double cost = 0;
     if (rule.kind == OptimizerKind::kAdamW) cost = kAdamWFlop * static_cast<double>(p.size());
     if (rule.kind == OptimizerKind::kMuon) {
