@@ -36,15 +36,21 @@ struct TrainFlags {
   std::string target;
   uint32_t threads = 0;
   uint32_t ranks = 0;
+  std::string experts = "replicated";
   uint64_t until = 0;
   bool plan = false;
   bool mpi = false;
   bool json = false;
 };
 
+train::ExpertPlacement PlacementOf(const TrainFlags& flags) {
+  return flags.experts == "distributed" ? train::ExpertPlacement::kDistributed
+                                        : train::ExpertPlacement::kReplicated;
+}
+
 Status PrintPlan(const train::Recipe& recipe, const TrainFlags& flags, uint32_t threads,
                  uint32_t ranks) {
-  const train::MemoryPlan plan = train::PlanMemory(recipe, threads, ranks);
+  const train::MemoryPlan plan = train::PlanMemory(recipe, threads, ranks, PlacementOf(flags));
   const uint64_t tokens = train::TokensBefore(recipe.schedule, recipe.schedule.steps);
   if (flags.json) {
     Json items = Json::object();
@@ -205,7 +211,8 @@ Status RunTrain(const TrainFlags& flags, comm::Communicator& comm) {
   constexpr uint64_t kMaxRecipeBytes = 1 << 20;
   CACHALOT_TRY(const std::string text, io::ReadFile(flags.recipe, kMaxRecipeBytes));
   const std::string out = flags.out.empty() ? StrCat("runs/", recipe.name) : flags.out;
-  train::TrainerOptions options{.run_dir = out, .recipe_text = text, .comm = &comm};
+  train::TrainerOptions options{
+      .run_dir = out, .recipe_text = text, .comm = &comm, .experts = PlacementOf(flags)};
   if (flags.export_dir.empty()) {
     constexpr size_t kSmallBuffer = size_t{16} << 20;  // memory's speed is not asked for
     options.peak_flop_per_s =
@@ -287,16 +294,23 @@ void RegisterTrain(CLI::App& app, int& exit_code) {
   command->add_flag("--mpi", flags->mpi,
                     "Share each step's micro-batches among the ranks that mpirun started (a power "
                     "of two); the model is the same to the bit. All ranks must see the run folder");
+  command
+      ->add_option(
+          "--experts", flags->experts,
+          "Routed experts on all ranks, or each on one, which the others send their tokens "
+          "to: less memory, more messages, the same bits")
+      ->check(CLI::IsMember({"replicated", "distributed"}))
+      ->capture_default_str();
   command->add_flag("--json", flags->json,
                     "With --plan: {parameters, steps, tokens, bytes, items, ranks, sent_bytes}; "
-                    "with --evaluate: {loss, "
-                    "perplexity, predictions}");
+                    "with --evaluate: {loss, perplexity, predictions}");
   SetExamples(*command,
               "cachalot train recipes/mini.toml --plan\n"
               "cachalot train recipes/nano.toml\n"
               "cachalot train recipes/nano.toml --export /tmp/nano --format bf16\n"
               "cachalot train recipes/nano.toml --evaluate /tmp/nano\n"
-              "mpirun -n 2 cachalot train recipes/mini.toml --mpi --threads 1");
+              "mpirun -n 2 cachalot train recipes/mini.toml --mpi --threads 1\n"
+              "cachalot train recipes/small.toml --plan --ranks 4 --experts distributed");
   command->callback([flags, &exit_code] {
     if (const int code = TrainOnRanks(*flags); code != 0) exit_code = code;
   });

@@ -6,22 +6,23 @@
 #include <utility>
 
 #include "cachalot/base/strings.h"
-#include "cachalot/train/optimizer_shares.h"
 #include "cachalot/train/rank_exchange.h"
 #include "cachalot/train/weight_format.h"
 
 namespace cachalot::train {
 
-Result<std::unique_ptr<Masters>> Masters::Create(const Recipe& recipe, comm::Communicator& comm,
+Result<std::unique_ptr<Masters>> Masters::Create(const Recipe& recipe, ExpertPlacement experts,
+                                                 comm::Communicator& comm,
                                                  const kernels::Context& ctx) {
   std::unique_ptr<Masters> masters(new Masters(recipe, comm, ctx));
   ParameterSet& set = masters->set_;
   CACHALOT_TRY(set, ListParameters(recipe.model));
   const std::vector<OptimizerRule> rules = RulesFor(recipe.model, set, recipe.optimizer);
-  masters->owners_ = AssignOwners(StepCosts(set, rules), comm.size());
+  masters->shares_ =
+      ShareParameters(set, rules, recipe.model.n_routed_experts, comm.size(), experts);
   for (size_t i = 0; i < set.parameters.size(); ++i) {
     Parameter& p = set.parameters[i];
-    if (masters->owners_[i] == comm.rank()) p.value = AlignedBuffer<float>(p.size());
+    if (masters->shares_.owners[i] == comm.rank()) p.value = AlignedBuffer<float>(p.size());
   }
   InitializeParameters(recipe.model, recipe.seed, set,
                        recipe.residual == ResidualMap::kUnconstrained);
@@ -33,6 +34,23 @@ Result<std::unique_ptr<Masters>> Masters::Create(const Recipe& recipe, comm::Com
     masters->stored_[t.name] = std::move(t);
   }
   return masters;
+}
+
+ParameterSet Masters::MakeWorking() const {
+  ParameterSet working;
+  working.tables = set_.tables;
+  for (size_t i = 0; i < set_.parameters.size(); ++i) {
+    const Parameter& p = set_.parameters[i];
+    Parameter& out = working.parameters.emplace_back();
+    out.name = p.name;
+    out.rows = p.rows;
+    out.cols = p.cols;
+    const bool distributed = shares_.replicated[i] == 0;
+    if (distributed && !p.held()) continue;
+    out.value = AlignedBuffer<float>(p.size());
+    out.grad = AlignedBuffer<float>(p.size() * (distributed ? comm_.size() : 1));
+  }
+  return working;
 }
 
 Parameter* Masters::Find(std::string_view name) {
@@ -62,11 +80,11 @@ void Masters::Publish(bool quantized, ParameterSet& working) {
       std::ranges::copy(master.value.span(), out.value.data());
     }
   }
-  ShareValues(working, owners_, comm_);
+  ShareValues(working, shares_, comm_);
 }
 
 void Masters::TakeGradients(ParameterSet& working) {
-  SumGradientsAtOwners(working, owners_, comm_, ctx_);
+  SumGradientsAtOwners(working, shares_, comm_, ctx_);
   ReturnGradients(working);
 }
 
@@ -99,7 +117,7 @@ void Masters::Step(float lr, std::span<const uint8_t> frozen) {
 }
 
 std::span<const float> Masters::OnFirstRank(size_t i, std::span<const float> mine) {
-  return GatherOnFirstRank(mine, set_.parameters[i].size(), owners_[i], comm_, gathered_);
+  return GatherOnFirstRank(mine, set_.parameters[i].size(), shares_.owners[i], comm_, gathered_);
 }
 
 Status Masters::Save(const std::string& path, const RunState& state) {

@@ -19,6 +19,7 @@
 #include "cachalot/model/inventory.h"
 #include "cachalot/train/export.h"
 #include "cachalot/train/optimizer.h"
+#include "cachalot/train/optimizer_shares.h"
 #include "cachalot/train/parameters.h"
 #include "cachalot/train/recipe.h"
 #include "cachalot/train/run_state.h"
@@ -28,15 +29,19 @@ namespace cachalot::train {
 class Masters {
  public:
   // As the recipe's seed starts them. `comm` and what ctx points at outlive it.
-  static Result<std::unique_ptr<Masters>> Create(const Recipe& recipe, comm::Communicator& comm,
+  static Result<std::unique_ptr<Masters>> Create(const Recipe& recipe, ExpertPlacement experts,
+                                                 comm::Communicator& comm,
                                                  const kernels::Context& ctx);
 
+  // What this rank computes with: values and gradients, both zero, and the tables.
+  ParameterSet MakeWorking() const;
   // Names and shapes of all parameters; values where this rank owns them; all tables.
   const ParameterSet& set() const { return set_; }
   // Null if there is none or another rank owns it.
   Parameter* Find(std::string_view name);
 
-  // Values of `working` on all ranks: the masters', or what their export format makes of them.
+  // Values of `working` where they are held: the masters', or what their export format makes of
+  // them.
   void Publish(bool quantized, ParameterSet& working);
   // The owners' gradients become the sums over ranks of those of `working`, whose buffers move here
   // and back again: there is one set.
@@ -69,7 +74,7 @@ class Masters {
   comm::Communicator& comm_;
   const kernels::Context ctx_;
   ParameterSet set_;
-  std::vector<uint32_t> owners_;
+  RankShares shares_;
   std::unique_ptr<Optimizer> optimizer_;
   std::map<std::string, model::StoredTensor, std::less<>> stored_;  // in the released format
   AlignedBuffer<float> gathered_;

@@ -6,7 +6,6 @@
 
 #include "cachalot/model/inventory.h"
 #include "cachalot/train/newton_schulz.h"
-#include "cachalot/train/optimizer_shares.h"
 #include "cachalot/train/rank_exchange.h"
 
 namespace cachalot::train {
@@ -28,12 +27,15 @@ ParameterSet Shapes(const model::Config& config) {
   return set;
 }
 
-// What one rank owns.
+// What one rank owns, and computes with.
 struct Counts {
   uint64_t muon = 0;
   uint64_t adamw = 0;
   uint64_t plain = 0;           // router biases
   uint64_t matrix_scratch = 0;  // floats Newton-Schulz needs for its largest matrix
+  uint64_t working = 0;
+  uint64_t own_experts = 0;  // of `working`, what no other rank has
+  uint64_t gradients = 0;    // distributed experts have one for each rank's tokens
 
   uint64_t all() const { return muon + adamw + plain; }
   uint64_t moments() const { return muon + 2 * adamw; }
@@ -53,12 +55,27 @@ void Count(const Parameter& p, const OptimizerRule& rule, Counts& counts) {
 }
 
 // Of each rank.
-std::vector<Counts> CountParameters(const Recipe& recipe, uint32_t ranks) {
+std::vector<Counts> CountParameters(const Recipe& recipe, uint32_t ranks, ExpertPlacement experts) {
   const ParameterSet set = Shapes(recipe.model);
   const std::vector<OptimizerRule> rules = RulesFor(recipe.model, set, recipe.optimizer);
-  const std::vector<uint32_t> owners = AssignOwners(StepCosts(set, rules), ranks);
+  const RankShares shares =
+      ShareParameters(set, rules, recipe.model.n_routed_experts, ranks, experts);
   std::vector<Counts> counts(ranks);
-  for (size_t i = 0; i < owners.size(); ++i) Count(set.parameters[i], rules[i], counts[owners[i]]);
+  for (size_t i = 0; i < shares.owners.size(); ++i) {
+    const Parameter& p = set.parameters[i];
+    Counts& owner = counts[shares.owners[i]];
+    Count(p, rules[i], owner);
+    if (shares.replicated[i] == 0) {
+      owner.working += p.size();
+      owner.own_experts += p.size();
+      owner.gradients += ranks * p.size();
+      continue;
+    }
+    for (Counts& c : counts) {
+      c.working += p.size();
+      c.gradients += p.size();
+    }
+  }
   return counts;
 }
 
@@ -105,25 +122,62 @@ uint64_t SharedFloatsPerToken(const model::Config& c) {
   return floats;
 }
 
-// Gradients are summed by a binary tree over the micro-batches of a step: levels beyond the first,
-// within the range of one rank.
+// Micro-batches of one rank in the largest step of a stage.
+uint64_t RankSlots(const Schedule& schedule, const Stage& stage, uint64_t ranks) {
+  const uint64_t step = std::max(stage.from_step, schedule.batch_ramp_steps);
+  const uint64_t micro = MicroBatchSequences(schedule, step);
+  const uint64_t slots = (BatchSequences(schedule, step) + micro - 1) / micro;
+  return std::min(std::max(std::bit_ceil(slots), ranks) / ranks, slots);
+}
+
+// Gradients are summed by a binary tree over the micro-batches of a rank: levels beyond the first.
 uint64_t SubtreeLevels(const Schedule& schedule, uint64_t ranks) {
   uint64_t levels = 0;
   for (const Stage& stage : schedule.stages) {
-    const uint64_t step = std::max(stage.from_step, schedule.batch_ramp_steps);
-    const uint64_t slots =
-        (BatchSequences(schedule, step) + MicroBatchSequences(schedule, step) - 1) /
-        MicroBatchSequences(schedule, step);
-    const uint64_t share = std::max(std::bit_ceil(slots), ranks) / ranks;
-    levels = std::max<uint64_t>(levels,
-                                static_cast<uint64_t>(std::bit_width(std::min(share, slots) - 1)));
+    levels = std::max<uint64_t>(
+        levels, static_cast<uint64_t>(std::bit_width(RankSlots(schedule, stage, ranks) - 1)));
   }
   return levels;
+}
+
+// Floats that cross between ranks for one token in all MoE layers, if experts are distributed and
+// chosen alike: forward its row and weight there and the result back; backward the row, the weight
+// and the gradient of the result there, those of the row and of the weight back.
+double RowFloatsPerToken(const model::Config& c, uint32_t ranks) {
+  const double layers = c.num_hidden_layers + c.num_draft_layers();
+  const double pairs = layers * c.num_experts_per_tok * (ranks - 1) / ranks;
+  return pairs * (5.0 * c.hidden_size + 3);
+}
+
+// Of a step, by the rank that sends most.
+uint64_t SentBytes(const Recipe& recipe, const std::vector<Counts>& counts,
+                   ExpertPlacement experts) {
+  const auto ranks = static_cast<uint32_t>(counts.size());
+  if (ranks == 1) return 0;
+  uint64_t most = 0;
+  uint64_t replicated = counts[0].working;
+  if (experts == ExpertPlacement::kDistributed) replicated -= counts[0].own_experts;
+  for (const Counts& c : counts) {
+    // Gradients to their owners, values to all others.
+    const uint64_t owned = c.all() - c.own_experts;
+    most = std::max(most, (replicated - owned) + (ranks - 1) * owned);
+  }
+  if (experts == ExpertPlacement::kDistributed) {
+    uint64_t tokens = 0;
+    for (const Stage& stage : recipe.schedule.stages) {
+      tokens = std::max(tokens, RankSlots(recipe.schedule, stage, ranks) *
+                                    LargestMicroBatch(recipe.schedule, stage));
+    }
+    most +=
+        static_cast<uint64_t>(static_cast<double>(tokens) * RowFloatsPerToken(recipe.model, ranks));
+  }
+  return most * kFloatBytes;
 }
 
 struct Activations {
   uint64_t kept = 0;
   uint64_t scratch = 0;
+  uint64_t arrived = 0;  // rows and gradients at distributed experts: MoeScratch
 };
 
 Activations LargestActivations(const Recipe& recipe) {
@@ -141,6 +195,7 @@ Activations LargestActivations(const Recipe& recipe) {
     // Buffers keep the largest size they had.
     most.kept = std::max(most.kept, kept);
     most.scratch = std::max(most.scratch, scratch);
+    most.arrived = std::max(most.arrived, tokens * c.num_experts_per_tok * (2 * c.hidden_size + 1));
   }
   return most;
 }
@@ -175,8 +230,9 @@ uint64_t SavedFloatsPerToken(const model::Config& c, uint32_t layer, bool indexe
   return floats;
 }
 
-MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads, uint32_t ranks) {
-  const std::vector<Counts> counts = CountParameters(recipe, ranks);
+MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads, uint32_t ranks,
+                      ExpertPlacement experts) {
+  const std::vector<Counts> counts = CountParameters(recipe, ranks, experts);
   MemoryPlan plan;
   for (const Counts& c : counts) {
     plan.parameters += c.all();
@@ -185,26 +241,26 @@ MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads, uint32_t ranks
   const auto add = [&](const char* what, uint64_t floats) {
     plan.items.push_back({what, floats * kFloatBytes});
   };
+  const uint64_t levels = SubtreeLevels(recipe.schedule, ranks);
   const Counts& most = *std::ranges::max_element(counts, {}, [&](const Counts& c) {
-    return c.all() + c.moments() + c.matrix_scratch * num_threads;
+    return c.all() + c.moments() + c.matrix_scratch * num_threads + c.working +
+           (1 + levels) * c.gradients;
   });
   add("parameters, float32", most.all());
-  add("gradients, float32", plan.parameters);
-  add("weights as the network computes on them", plan.parameters);
-  add("gradients of subtrees of micro-batches",
-      SubtreeLevels(recipe.schedule, ranks) * plan.parameters);
+  add("gradients, float32", most.gradients);
+  add("weights as the network computes on them", most.working);
+  add("gradients of subtrees of micro-batches", levels * most.gradients);
   add("Muon momentum", most.muon);
   add("AdamW moments", 2 * most.adamw);
   add("Newton-Schulz scratch", most.matrix_scratch * num_threads);
   if (ranks > 1) add("buckets to and from other ranks", 2 * ranks * kBucketFloats);
-  for (const Counts& c : counts) {
-    // Gradients to their owners, values to all others.
-    const uint64_t sent = (plan.parameters - c.all()) + (ranks - 1) * c.all();
-    plan.sent_bytes = std::max(plan.sent_bytes, ranks > 1 ? sent * kFloatBytes : 0);
-  }
+  plan.sent_bytes = SentBytes(recipe, counts, experts);
   const Activations activations = LargestActivations(recipe);
   add("activations kept for the backward pass", activations.kept);
   add("gradients and scratch of one layer", activations.scratch);
+  if (ranks > 1 && experts == ExpertPlacement::kDistributed) {
+    add("rows that arrive from other ranks", activations.arrived);
+  }
   add("logits of a chunk of tokens", kLogitFloats);
   return plan;
 }

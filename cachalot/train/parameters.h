@@ -25,7 +25,9 @@ struct ParameterT {
   size_t rows = 0;
   size_t cols = 0;
   AlignedBuffer<T> value;
-  AlignedBuffer<T> grad;  // the backward pass adds into it
+  // The backward pass adds into it. Of a distributed expert there is one for each rank's tokens,
+  // one after the other; their sum takes the place of the first.
+  AlignedBuffer<T> grad;
 
   size_t size() const { return rows * cols; }
   bool held() const { return value.size() > 0; }

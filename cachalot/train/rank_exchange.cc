@@ -52,19 +52,33 @@ class Concatenation {
   size_t size_ = 0;
 };
 
-// What each rank owns, as one array a rank; `field` picks values or gradients.
-std::vector<Concatenation> ByOwner(ParameterSet& set, std::span<const uint32_t> owners,
+// What each rank owns of what is replicated, as one array a rank; `field` picks values or
+// gradients.
+std::vector<Concatenation> ByOwner(ParameterSet& set, const RankShares& shares,
                                    AlignedBuffer<float> Parameter::*field, uint32_t ranks) {
-  CACHALOT_CHECK(owners.size() == set.parameters.size());
+  CACHALOT_CHECK(shares.owners.size() == set.parameters.size());
   std::vector<Concatenation> by_owner(ranks);
-  for (size_t i = 0; i < owners.size(); ++i) {
-    by_owner[owners[i]].Add((set.parameters[i].*field).span());
+  for (size_t i = 0; i < shares.owners.size(); ++i) {
+    if (shares.replicated[i] == 0) continue;
+    by_owner[shares.owners[i]].Add((set.parameters[i].*field).span());
   }
   return by_owner;
 }
 
 size_t Longest(std::span<const Concatenation> arrays) {
   return std::ranges::max_element(arrays, {}, &Concatenation::size)->size();
+}
+
+// Gradients of all ranks' tokens, which only this rank computed: their sums.
+void SumSources(ParameterSet& set, const RankShares& shares, comm::Communicator& comm,
+                const kernels::Context& ctx) {
+  for (size_t i = 0; i < shares.owners.size(); ++i) {
+    if (shares.replicated[i] != 0 || shares.owners[i] != comm.rank()) continue;
+    Parameter& p = set.parameters[i];
+    std::vector<float*> parts;
+    for (uint32_t r = 0; r < comm.size(); ++r) parts.push_back(p.grad.data() + r * p.size());
+    SumParts(parts, p.size(), ctx);
+  }
 }
 
 // One bucket for each rank.
@@ -97,11 +111,12 @@ void SumParts(std::span<float* const> parts, size_t size, const kernels::Context
   });
 }
 
-void SumGradientsAtOwners(ParameterSet& set, std::span<const uint32_t> owners,
-                          comm::Communicator& comm, const kernels::Context& ctx) {
+void SumGradientsAtOwners(ParameterSet& set, const RankShares& shares, comm::Communicator& comm,
+                          const kernels::Context& ctx) {
   if (comm.size() == 1) return;
+  SumSources(set, shares, comm, ctx);
   const uint32_t ranks = comm.size(), me = comm.rank();
-  std::vector<Concatenation> gradients = ByOwner(set, owners, &Parameter::grad, ranks);
+  std::vector<Concatenation> gradients = ByOwner(set, shares, &Parameter::grad, ranks);
   Buckets out(ranks), in(ranks);
   std::vector<float*> parts;
   for (uint32_t r = 0; r < ranks; ++r) parts.push_back(in.data(r));
@@ -123,10 +138,10 @@ void SumGradientsAtOwners(ParameterSet& set, std::span<const uint32_t> owners,
   }
 }
 
-void ShareValues(ParameterSet& set, std::span<const uint32_t> owners, comm::Communicator& comm) {
+void ShareValues(ParameterSet& set, const RankShares& shares, comm::Communicator& comm) {
   if (comm.size() == 1) return;
   const uint32_t ranks = comm.size(), me = comm.rank();
-  std::vector<Concatenation> values = ByOwner(set, owners, &Parameter::value, ranks);
+  std::vector<Concatenation> values = ByOwner(set, shares, &Parameter::value, ranks);
   Buckets buckets(ranks);
   const size_t longest = Longest(values);
   for (size_t begin = 0; begin < longest; begin += kBucketFloats) {

@@ -13,6 +13,7 @@
 
 #include "cachalot/comm/communicator.h"
 #include "cachalot/kernels/context.h"
+#include "cachalot/train/optimizer_shares.h"
 #include "cachalot/train/parameters.h"
 
 namespace cachalot::train {
@@ -26,15 +27,15 @@ inline constexpr size_t kBucketFloats = size_t{1} << 18;
 void SumParts(std::span<float* const> parts, size_t size, const kernels::Context& ctx);
 
 // The gradient of each parameter, at its owner, becomes the sum of all ranks' gradients as SumParts
-// adds them: an all-to-all of buckets, then a local float32 sum. Elsewhere it is left as it was.
-//   owners [parameters]
-// For P values evenly owned by R ranks, each sends and receives P (R - 1) / R floats, and needs 2 R
-// buckets.
-void SumGradientsAtOwners(ParameterSet& set, std::span<const uint32_t> owners,
-                          comm::Communicator& comm, const kernels::Context& ctx);
+// adds them: an all-to-all of buckets, then a local float32 sum. Elsewhere it is left as it was. Of
+// what only its owner computes with, the gradients of all ranks' tokens are there already, one
+// after the other; their sum takes the place of the first. For P replicated values evenly owned by
+// R ranks, each sends and receives P (R - 1) / R floats, and needs 2 R buckets.
+void SumGradientsAtOwners(ParameterSet& set, const RankShares& shares, comm::Communicator& comm,
+                          const kernels::Context& ctx);
 
-// The owners' values, on all ranks. The same bytes as above.
-void ShareValues(ParameterSet& set, std::span<const uint32_t> owners, comm::Communicator& comm);
+// The owners' values of what is replicated, on all ranks. The same bytes as above.
+void ShareValues(ParameterSet& set, const RankShares& shares, comm::Communicator& comm);
 
 // On rank 0 an array [size] of rank `owner`: `mine` itself, or a copy in `buffer`. Elsewhere empty.
 // `mine` matters to the owner alone.

@@ -15,6 +15,7 @@ namespace {
 // One longer than a bucket, so that buckets cut it and hold the end of one and the next ones.
 const std::vector<size_t> kSizes = {5, kBucketFloats + 3, 1, 1000, 0, 77};
 const std::vector<uint32_t> kOwners = {1, 0, 1, 0, 1, 1};  // of four ranks two own nothing
+const RankShares kShares = {kOwners, std::vector<uint8_t>(kOwners.size(), 1)};
 
 ParameterSet MakeSet() {
   ParameterSet set;
@@ -74,7 +75,7 @@ TEST(RankExchange, AnyNumberOfRanksSumsTheSameTree) {
             if (begin + slot < kSlots) AddGradients(begin + slot, set);
           },
           rank_ctx);
-      SumGradientsAtOwners(set, kOwners, comm, rank_ctx);
+      SumGradientsAtOwners(set, kShares, comm, rank_ctx);
       for (size_t p = 0; p < kOwners.size(); ++p) {
         if (kOwners[p] != comm.rank()) continue;
         EXPECT_TRUE(
@@ -85,6 +86,24 @@ TEST(RankExchange, AnyNumberOfRanksSumsTheSameTree) {
   }
 }
 
+TEST(RankExchange, DistributedGradientsAreSummedWhereTheyAre) {
+  OnRanks(4, [](comm::Communicator& comm, const kernels::Context& ctx) {
+    ParameterSet set;
+    set.parameters.push_back({"expert", 3, 5, {}, {}});
+    if (comm.rank() == 2) {
+      set.parameters[0].grad = AlignedBuffer<float>(60);
+      for (uint64_t i = 0; i < 60; ++i) set.parameters[0].grad[i] = Gradient(i / 15, 0, i % 15);
+    }
+    SumGradientsAtOwners(set, {{2}, {0}}, comm, ctx);
+    EXPECT_EQ(comm.bytes_sent(), 0u);
+    for (uint64_t i = 0; comm.rank() == 2 && i < 15; ++i) {
+      const float left = Gradient(0, 0, i) + Gradient(1, 0, i);
+      const float right = Gradient(2, 0, i) + Gradient(3, 0, i);
+      EXPECT_EQ(set.parameters[0].grad[i], left + right);
+    }
+  });
+}
+
 TEST(RankExchange, ValuesComeFromTheirOwners) {
   OnRanks(4, [](comm::Communicator& comm, const kernels::Context&) {
     ParameterSet set = MakeSet();
@@ -92,7 +111,7 @@ TEST(RankExchange, ValuesComeFromTheirOwners) {
       if (kOwners[p] != comm.rank()) continue;
       for (size_t i = 0; i < kSizes[p]; ++i) set.parameters[p].value[i] = Gradient(9, p, i);
     }
-    ShareValues(set, kOwners, comm);
+    ShareValues(set, kShares, comm);
     for (size_t p = 0; p < kOwners.size(); ++p) {
       for (size_t i = 0; i < kSizes[p]; ++i) {
         ASSERT_EQ(set.parameters[p].value[i], Gradient(9, p, i)) << p << ", " << i;

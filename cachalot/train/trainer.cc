@@ -53,6 +53,13 @@ uint64_t ActingWeights(const model::Config& c) {
 
 constexpr size_t kSlotLosses = 4;  // of a micro-batch: next token, MTP, balance, indexer
 
+// The micro-batches of a rank: `begin` and after, `count` of them. The last ones may not exist:
+// then the rank has nothing to do while others have.
+struct SlotRange {
+  size_t begin = 0;
+  size_t count = 0;
+};
+
 size_t CountTargets(const std::vector<uint32_t>& targets) {
   return targets.size() -
          static_cast<size_t>(std::count(targets.begin(), targets.end(), kNoTarget));
@@ -107,6 +114,8 @@ class Trainer::Impl {
   bool IsSpike(double loss);
   Result<StepMetrics> RollBack(const std::string& checkpoint, const StepMetrics& spike);
   bool first_rank() const { return options_.comm->rank() == 0; }
+  SlotRange OwnSlots(size_t num_batches) const;
+  LossSums RunSlot(const std::vector<TrainBatch>& batches, size_t slot, const RunOptions& run);
   LossSums AccumulateGradients(const std::vector<TrainBatch>& batches, AttentionMode mode);
   void SumLossesAndLoads(std::vector<double>& slot_losses, LossSums& all);
   std::vector<uint8_t> Frozen(AttentionMode mode) const;
@@ -127,6 +136,7 @@ class Trainer::Impl {
   // What the network computes on: the masters' values, or what their export format makes of them.
   // Gradients are its own and move to the masters for the optimizer (straight-through estimate).
   ParameterSet working_;
+  std::optional<ExpertExchange> exchange_;  // if experts are distributed
   std::unique_ptr<Network<float>> network_;
   std::optional<MetricsWriter> metrics_;
   std::vector<std::vector<uint64_t>> expert_load_;
@@ -189,13 +199,17 @@ Status Trainer::Impl::Open() {
   if (ec) {
     return Error{ErrorCode::kIo, StrCat(checkpoint_dir(), ": cannot create: ", ec.message())};
   }
-  CACHALOT_TRY(masters_, Masters::Create(recipe_, *options_.comm, ctx_));
+  CACHALOT_TRY(masters_, Masters::Create(recipe_, options_.experts, *options_.comm, ctx_));
   CACHALOT_RETURN_IF_ERROR(Resume());
-  CACHALOT_TRY(working_, MakeParameters(recipe_.model));
-  working_.tables = masters_->set().tables;
+  working_ = masters_->MakeWorking();
+  if (options_.experts == ExpertPlacement::kDistributed && options_.comm->size() > 1) {
+    exchange_.emplace(recipe_.model.n_routed_experts, *options_.comm);
+  }
   network_ = std::make_unique<Network<float>>(
       recipe_.model, working_, ctx_,
-      NetworkOptions{.precision = recipe_.precision.products, .residual = recipe_.residual});
+      NetworkOptions{.precision = recipe_.precision.products,
+                     .residual = recipe_.residual,
+                     .experts = exchange_ ? &*exchange_ : nullptr});
   expert_load_.assign(recipe_.model.num_hidden_layers + recipe_.model.num_draft_layers(),
                       std::vector<uint64_t>(recipe_.model.n_routed_experts));
   flop_per_token_ = 6.0 * static_cast<double>(ActingWeights(recipe_.model));
@@ -268,6 +282,21 @@ std::vector<TrainBatch> Trainer::Impl::ReadBatch(uint64_t step, PackedReader& re
   return batches;
 }
 
+// Each rank has an aligned range of the tree's leaves, of the same size, and takes as many turns as
+// the first, which has most: with distributed experts they go side by side.
+SlotRange Trainer::Impl::OwnSlots(size_t num_batches) const {
+  const size_t ranks = options_.comm->size();
+  const size_t share = std::max(std::bit_ceil(num_batches), ranks) / ranks;
+  return {.begin = options_.comm->rank() * share, .count = std::min(share, num_batches)};
+}
+
+LossSums Trainer::Impl::RunSlot(const std::vector<TrainBatch>& batches, size_t slot,
+                                const RunOptions& run) {
+  if (slot < batches.size()) return network_->Run(batches[slot], run);
+  if (exchange_) network_->Serve(run);
+  return {};
+}
+
 LossSums Trainer::Impl::AccumulateGradients(const std::vector<TrainBatch>& batches,
                                             AttentionMode mode) {
   LossSums all;
@@ -292,18 +321,16 @@ LossSums Trainer::Impl::AccumulateGradients(const std::vector<TrainBatch>& batch
   run.scales.indexer = run.indexer_loss ? mean(1.0, all.tokens) : 0.0;
   for (auto& layer : expert_load_) std::fill(layer.begin(), layer.end(), uint64_t{0});
   std::vector<double> slot_losses(kSlotLosses * batches.size());
-  // Each rank an aligned range of the tree's leaves, of the same size; the last ones may be empty.
-  const size_t share = std::max<size_t>(std::bit_ceil(batches.size()), options_.comm->size()) /
-                       options_.comm->size();
-  const size_t begin = options_.comm->rank() * share;
-  const auto run_slot = [&](size_t slot) {
-    if (begin + slot >= batches.size()) return;
-    if (anticipating()) run.replay = &anticipated_[steps_since_anticipated()][begin + slot];
-    const LossSums sums = network_->Run(batches[begin + slot], run);
+  const SlotRange slots = OwnSlots(batches.size());
+  const auto run_slot = [&](size_t i) {
+    const size_t slot = slots.begin + i;
+    const bool exists = slot < batches.size();
+    if (exists && anticipating()) run.replay = &anticipated_[steps_since_anticipated()][slot];
+    const LossSums sums = RunSlot(batches, slot, run);
     const double losses[kSlotLosses] = {sums.ce, sums.mtp, sums.balance, sums.indexer};
-    std::ranges::copy(losses, &slot_losses[kSlotLosses * (begin + slot)]);
+    if (exists) std::ranges::copy(losses, &slot_losses[kSlotLosses * slot]);
   };
-  tree_.Sum(working_, std::min(share, batches.size()), run_slot, ctx_);
+  tree_.Sum(working_, slots.count, run_slot, ctx_);
   SumLossesAndLoads(slot_losses, all);
   return all;
 }
@@ -326,8 +353,8 @@ void Trainer::Impl::SumLossesAndLoads(std::vector<double>& slot_losses, LossSums
   }
 }
 
-// The routing of the next anticipate_lag steps, by the parameters of now. The
-// gate weights are still computed at each step: only the choice is old. [report.md 7.5]
+// The routing of the next anticipate_lag steps for this rank's micro-batches, by the parameters of
+// now. The gate weights are still computed at each step: only the choice is old. [report.md 7.5]
 void Trainer::Impl::Anticipate() {
   PackedReader ahead = *reader_;
   RunOptions run;
@@ -338,10 +365,13 @@ void Trainer::Impl::Anticipate() {
   for (uint64_t step = step_; step < end; ++step) {
     const bool sparse = StageAt(schedule(), step).attention == AttentionMode::kSparse;
     run.csa = sparse ? CsaMode::kSparse : CsaMode::kDense;
-    std::vector<Selections>& selections = anticipated_.emplace_back();
-    for (const TrainBatch& batch : ReadBatch(step, ahead)) {
-      run.record = &selections.emplace_back();
-      network_->Run(batch, run);
+    const std::vector<TrainBatch> batches = ReadBatch(step, ahead);
+    std::vector<Selections>& selections = anticipated_.emplace_back(batches.size());
+    const SlotRange slots = OwnSlots(batches.size());
+    for (size_t slot = slots.begin; slot < slots.begin + slots.count; ++slot) {
+      run.record = slot < batches.size() ? &selections[slot] : nullptr;
+      RunSlot(batches, slot, run);
+      if (run.record == nullptr) continue;
       run.record->unbiased.clear();
       run.record->entries.clear();
     }
@@ -506,12 +536,16 @@ Result<std::optional<double>> Trainer::Impl::Evaluate() {
 Result<LossSums> Trainer::Impl::EvaluateNetwork(const EvaluationSet& set, AttentionMode mode) {
   masters_->Publish(/*quantized=*/false, working_);
   LossSums all;
-  if (!first_rank()) return all;
+  if (!first_rank() && !exchange_) return all;
   RunOptions run;
   run.backward = false;
   run.csa = mode == AttentionMode::kSparse ? CsaMode::kSparse : CsaMode::kDense;
   CACHALOT_RETURN_IF_ERROR(
       ForEachEvaluationBatch(set, recipe_.model.bos_token_id, [&](const TrainBatch& batch) {
+        if (!first_rank()) {
+          network_->Serve(run);
+          return Status();
+        }
         const LossSums sums = network_->Run(batch, run);
         all.ce += sums.ce;
         all.ce_tokens += sums.ce_tokens;

@@ -14,6 +14,7 @@
 #include "cachalot/train/evaluation.h"
 #include "cachalot/train/export.h"
 #include "cachalot/train/metrics.h"
+#include "cachalot/train/optimizer_shares.h"
 #include "cachalot/train/parameters.h"
 #include "cachalot/train/recipe.h"
 
@@ -25,6 +26,8 @@ struct TrainerOptions {
   double peak_flop_per_s = 0;  // measured, of all threads; 0: MFU is not reported
   // The ranks that share each step's micro-batches; null: this process alone. Outlives the trainer.
   comm::Communicator* comm = nullptr;
+  // Changes where memory and messages go and no bit: a run may go on with another placement.
+  ExpertPlacement experts = ExpertPlacement::kReplicated;
 };
 
 // What a run evaluates at `step`.

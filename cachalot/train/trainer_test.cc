@@ -60,10 +60,12 @@ struct Counting {
   }
 
   std::unique_ptr<Trainer> Open(std::string_view run, ThreadPool& pool,
-                                comm::Communicator* comm = nullptr) {
-    auto trainer =
-        Trainer::Create(recipe, {.run_dir = dir / run, .recipe_text = "x", .comm = comm},
-                        {&pool, kernels::Path::kSimd, kernels::SupportedTargets().front()});
+                                comm::Communicator* comm = nullptr,
+                                ExpertPlacement experts = ExpertPlacement::kReplicated) {
+    const TrainerOptions options{
+        .run_dir = dir / run, .recipe_text = "x", .comm = comm, .experts = experts};
+    auto trainer = Trainer::Create(
+        recipe, options, {&pool, kernels::Path::kSimd, kernels::SupportedTargets().front()});
     EXPECT_TRUE(trainer.ok()) << (trainer.ok() ? "" : trainer.error().message);
     return std::move(trainer).value();
   }
@@ -82,13 +84,14 @@ void Take(Trainer& trainer, uint64_t end, std::vector<double>* losses = nullptr)
 }
 
 // The same on ranks, each a thread.
-void TakeOnRanks(Counting& setup, std::string_view run, uint32_t num_ranks, uint64_t end) {
+void TakeOnRanks(Counting& setup, std::string_view run, uint32_t num_ranks, ExpertPlacement experts,
+                 uint64_t end) {
   auto ranks = comm::ThreadRanks(num_ranks);
   std::vector<std::jthread> threads;
   for (auto& rank : ranks) {
     threads.emplace_back([&, &comm = *rank] {
       ThreadPool pool(1);
-      auto trainer = setup.Open(run, pool, &comm);
+      auto trainer = setup.Open(run, pool, &comm, experts);
       while (trainer->step() < end || !trainer->can_save()) {
         const auto m = trainer->Step();
         CACHALOT_CHECK(m.ok());  // the others would wait
@@ -315,17 +318,26 @@ TEST(Trainer, SpikesRollBackAndStoppedRunsEndInTheSameBits) {
   stopped = setup.Open("stopped", pool);  // killed while it anticipates
   while (!stopped->done()) ASSERT_TRUE(stopped->Step().ok());
   ExpectSameBits(straight->parameters(), stopped->parameters());
+
+  // Ranks roll back and anticipate together.
+  TakeOnRanks(setup, "ranks", 4, ExpertPlacement::kDistributed, 56);
+  ASSERT_TRUE(straight->Save().ok());
+  EXPECT_EQ(Checkpoint(setup, "straight", 56), Checkpoint(setup, "ranks", 56));
 }
 
-// Masters, moments and losses; resumed by another number of ranks each time.
+// Masters, moments and losses; resumed by another number of ranks each time, with experts
+// elsewhere.
 TEST(Trainer, AnyNumberOfRanksEndsInTheSameBits) {
+  constexpr auto kReplicated = ExpertPlacement::kReplicated;
+  constexpr auto kDistributed = ExpertPlacement::kDistributed;
   Counting setup;
   setup.recipe.schedule.batch_tokens = 96 * 5;  // of four ranks one has none
   ThreadPool pool(2);
   Take(*setup.Open("one", pool), 14);
-  TakeOnRanks(setup, "ranks", 2, 7);
-  TakeOnRanks(setup, "ranks", 4, 12);
-  TakeOnRanks(setup, "ranks", 2, 14);
+  TakeOnRanks(setup, "ranks", 2, kDistributed, 5);
+  TakeOnRanks(setup, "ranks", 4, kReplicated, 8);
+  TakeOnRanks(setup, "ranks", 4, kDistributed, 12);
+  TakeOnRanks(setup, "ranks", 2, kReplicated, 14);
   EXPECT_EQ(Checkpoint(setup, "one", 14), Checkpoint(setup, "ranks", 14));
   const auto a = ReadMetrics(setup.dir / "one");
   const auto b = ReadMetrics(setup.dir / "ranks");
