@@ -59,6 +59,21 @@ void FfnLayer<T>::Backward(StepEnv<T>& env, MatView<const T> x, MatView<const T>
 }
 
 template <typename T>
+void FfnLayer<T>::ServeForward(StepEnv<T>& env) {
+  const MatView<T> nothing(nullptr, 0, p_.gate.value.cols);
+  MoeForward<T>(nothing, Ids(0), MatView<const T>(nullptr, 0, per_token_), p_.moe, nothing, saved_,
+                env.scratch.moe, env.ctx);
+}
+
+template <typename T>
+void FfnLayer<T>::ServeBackward(StepEnv<T>& env) {
+  const MatView<T> nothing(nullptr, 0, p_.gate.value.cols);
+  const MatView<T> no_weights(nullptr, 0, per_token_);
+  MoeBackward<T>(nothing, no_weights, p_.moe, saved_, nothing, nothing, no_weights, env.scratch.moe,
+                 env.ctx);
+}
+
+template <typename T>
 size_t FfnLayer<T>::bytes() const {
   const ExpertGroups& groups = saved_.groups;
   return logits_.bytes() + weights_.bytes() +

@@ -15,6 +15,7 @@
 #include "cachalot/model/config.h"
 #include "cachalot/train/attention.h"
 #include "cachalot/train/batch.h"
+#include "cachalot/train/expert_exchange.h"
 #include "cachalot/train/hyper.h"
 #include "cachalot/train/parameters.h"
 
@@ -65,6 +66,9 @@ enum class Precision : uint8_t {
 struct NetworkOptions {
   Precision precision = Precision::kFloat32;
   ResidualMap residual = ResidualMap::kSinkhorn;
+  // Null: all routed experts are here. Else the set holds those of this rank, with a gradient for
+  // each rank's tokens (Weight::GradientOf), and all ranks make the same calls of Run, or Serve.
+  ExpertExchange* experts = nullptr;  // outlives the network
 };
 
 enum class CsaMode : uint8_t {
@@ -99,6 +103,9 @@ class Network {
   // batch and target only, not on threads. A batch with a token >= vocab_size, or without the
   // targets a loss needs, is a bug.
   LossSums Run(const TrainBatch& batch, const RunOptions& options);
+  // In place of a Run with these options, for a rank without tokens: its experts are computed for
+  // those of the other ranks. Needs an exchange.
+  void Serve(const RunOptions& options);
   // CompositeGains of the main layers' maps in the last Run: two entries a layer.
   std::vector<double> ResidualGains() const;
   // Memory of what the main layers keep from forward to backward; PlanMemory counts it beforehand.

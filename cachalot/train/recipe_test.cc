@@ -220,6 +220,33 @@ TEST(MemoryPlan, CountsParametersByOptimizer) {
   EXPECT_GT(PlanMemory(*recipe, 2).total_bytes(), plan.total_bytes() - (64u << 20));
 }
 
+TEST(MemoryPlan, RanksShareMastersAndMoments) {
+  auto recipe = LoadRecipe(RecipePath("small"));
+  ASSERT_TRUE(recipe.ok());
+  const auto item = [](const MemoryPlan& plan, std::string_view what) {
+    for (const PlannedMemory& i : plan.items) {
+      if (i.what == what) return i.bytes;
+    }
+    return uint64_t{0};
+  };
+  const MemoryPlan one = PlanMemory(*recipe, 1);
+  const MemoryPlan four = PlanMemory(*recipe, 1, 4);
+  EXPECT_EQ(one.parameters, four.parameters);
+  EXPECT_EQ(one.sent_bytes, 0u);
+  EXPECT_EQ(item(one, "gradients, float32"), item(four, "gradients, float32"));
+  const auto owned = [&](const MemoryPlan& plan) {
+    return item(plan, "parameters, float32") + item(plan, "Muon momentum") +
+           item(plan, "AdamW moments");
+  };
+  EXPECT_GE(owned(four), owned(one) / 4);
+  EXPECT_LT(owned(four), owned(one) / 2);
+  // Two levels of the tree are between the ranks.
+  EXPECT_LT(item(four, "gradients of subtrees of micro-batches"),
+            item(one, "gradients of subtrees of micro-batches"));
+  // Gradients out and values back: 2 P (R - 1) / R floats if all owned the same.
+  EXPECT_GE(four.sent_bytes, 4 * four.parameters * 2 * 3 / 4);
+}
+
 TEST(MemoryPlan, SmallerMicroBatchesNeedLess) {
   auto recipe = LoadRecipe(RecipePath("mini"));
   ASSERT_TRUE(recipe.ok());
