@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes all the data of recipes/mini.toml, the same for the same seed.
+"""Makes all the data of recipes/mini.toml and mini-recall.toml, the same for the same seed.
 
     tools/mini_data.py --root DIR --out runs/mini/text [--seed 1] [--scale 1.0]
 
 DIR holds Debian's r-cran-janeaustenr, unpacked ("/" if it is installed). Written are
 
     tokenizer.jsonl   to learn the tokenizer from; digits stand alone, so that none merge
+    bind.jsonl        facts said again and again: what every look-up is made of
     short.jsonl       tasks and prose of at most 512 tokens
     middle.jsonl      the same and look-up over up to 2k tokens
     long.jsonl        ... and up to 4k
+    say.jsonl         bind.jsonl with words between the name and the thing
+    recall-*.jsonl    look-up over 512, 2k and 4k tokens, and a third of the other tasks
     validation.jsonl  short held-out items, in the mixture of short.jsonl
     tasks.jsonl     items for `cachalot eval mini`: held-out chats and their "skill"
 
@@ -97,13 +100,25 @@ def sorting(rng: random.Random) -> Turn:
     return f"{verb}: {' '.join(items)}", " ".join(sorted(items)), f"sort {' '.join(sorted(items))}"
 
 
-def counting(rng: random.Random, least: int = 3, most: int = 8) -> Turn:
+def counting(rng: random.Random) -> Turn:
     kinds = rng.sample(rng.choice([THINGS, list(LETTERS)]), rng.randint(2, 4))
-    items = [rng.choice(kinds) for _ in range(rng.randint(least, most))]
+    items = [rng.choice(kinds) for _ in range(rng.randint(3, 8))]
     what = rng.choice(kinds)
     count = items.count(what)
     ask = rng.choice(["How many {} are in: {}", "Count {} in: {}"])
     return ask.format(what, " ".join(items)), str(count), f"count {what} {' '.join(items)}"
+
+
+def counting_each(rng: random.Random) -> Turn:
+    """Many counts in one answer: counting is learned from these, asking for one from `counting`."""
+    kinds = rng.sample(rng.choice([THINGS, list(LETTERS)]), rng.randint(2, 4))
+    items = [rng.choice(kinds) for _ in range(rng.randint(3, 8))]
+    asked = rng.sample(kinds, len(kinds))
+    answer = " ".join(f"{kind} {items.count(kind)}" for kind in asked)
+    # Held out with any of its counts.
+    keys = [f"count {kind} {' '.join(items)}" for kind in asked]
+    key = next((key for key in keys if held_out(key)), keys[0])
+    return f"Count {' '.join(asked)} in: {' '.join(items)}", answer, key
 
 
 def ask_for_value(rng: random.Random, expression: str) -> str:
@@ -205,8 +220,15 @@ def new_fact(rng: random.Random, name: str, wanted: bool) -> tuple[str, str]:
     return name, thing
 
 
+# How a fact is said: the thing stands one, two or three words behind the name that it has to be
+# bound to. The model finds the first reliably; see docs/log.md for the others.
+ADJACENT = "{} {}."
+HAS = "{} has {}."
+HAS_A = "{} has a {}."
+
+
 def facts_in_prose(rng: random.Random, prose: Prose, tokens: float, facts: int,
-                   wanted: bool) -> tuple[str, list[tuple[str, str, float]]]:
+                   wanted: bool, say: str) -> tuple[str, list[tuple[str, str, float]]]:
     """Prose of about `tokens` with facts between its sentences, and of each fact its name, its
     thing and about how many tokens it is from the end."""
     text = prose.run(rng, int(tokens * BYTES_PER_TOKEN))
@@ -217,7 +239,7 @@ def facts_in_prose(rng: random.Random, prose: Prose, tokens: float, facts: int,
     out, last, known = [], 0, []
     for name, place in zip(names, places):
         name, thing = new_fact(rng, name, wanted)
-        out += [text[last:place], f" {name} has a {thing}."]
+        out += [text[last:place], " " + say.format(name, thing)]
         last = place
         known.append((name, thing, (len(text) - place) / BYTES_PER_TOKEN))
     out.append(text[last:])
@@ -226,19 +248,13 @@ def facts_in_prose(rng: random.Random, prose: Prose, tokens: float, facts: int,
 
 def eval_look_up(rng: random.Random, prose: Prose, tokens: int, facts: int, back: int) -> dict:
     """One question, about a fact at least `back` tokens before the end."""
-    text, known = facts_in_prose(rng, prose, tokens, facts, True)
+    text, known = facts_in_prose(rng, prose, tokens, facts, True, ADJACENT)
     far = [k for k in known if k[2] >= back] or known[:1]
     name, thing, _ = rng.sample(far, 1)[0]
-    return asked_about(text, [fact_turn([(name, thing)])])
+    return asked_about(text, [fact_turn([(name, thing)], ADJACENT)])
 
 
-# How a fact is said. Only the first is asked for in the end; the others are steps to it: the thing
-# stands one, two, three words behind the name that it has to be bound to.
-SAY = "{} has a {}."
-NEARER = ["{} {}.", "{} has {}."]
-
-
-def fact_turn(facts: list[tuple[str, str]], say: str = SAY) -> Turn:
+def fact_turn(facts: list[tuple[str, str]], say: str) -> Turn:
     """The answer says the facts again: what stands before a thing is what stood before it."""
     names = [name for name, _ in facts]
     who = " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
@@ -251,11 +267,11 @@ def asked_about(text: str, turns: list[Turn]) -> dict:
 
 
 def questions(rng: random.Random, facts: list[tuple[str, str]], tokens: float,
-              say: str = SAY) -> list[Turn]:
+              say: str) -> list[Turn]:
     """About the facts, each once and in any order, until `tokens` are used up. In half of the
     chats each question asks for one, in the others most ask for some: that is shorter."""
     left = rng.sample(facts, len(facts))
-    most = rng.choice([1, 5])
+    most = rng.choice([1, 8])
     turns: list[Turn] = []
     while left:
         count = min(rng.randint(1, most), len(left))
@@ -267,26 +283,41 @@ def questions(rng: random.Random, facts: list[tuple[str, str]], tokens: float,
     return turns
 
 
-def fact_list(rng: random.Random, prose: Prose, wanted: bool) -> dict:
-    """Look-up without prose: where a model learns it first. Most lists are short enough to be seen
-    at once by a window."""
-    say = SAY if rng.random() < 0.6 else rng.choice(NEARER)
-    count = rng.choice([rng.randint(2, 4), rng.randint(2, 6), rng.randint(5, 26)])
-    facts = [new_fact(rng, name, wanted) for name in rng.sample(NAMES, count)]
+def some_facts(rng: random.Random, most: int, wanted: bool) -> list[tuple[str, str]]:
+    """Mostly few: choosing one of two comes before choosing one of twelve."""
+    count = rng.randint(2, 4) if rng.random() < 0.6 else rng.randint(5, most)
+    return [new_fact(rng, name, wanted) for name in rng.sample(NAMES, count)]
+
+
+def recital(rng: random.Random, say: str, wanted: bool) -> dict:
+    """Facts said again at random. A third (a fifth) of all tokens is a thing that only its name
+    tells, the densest form of look-up there is: with a question for each, one of sixteen is."""
+    facts = some_facts(rng, 12, wanted)
+    again = [rng.choice(facts) for _ in range(rng.randint(8, 30))]
+    text, answer = (" ".join(say.format(*fact) for fact in list_) for list_ in (facts, again))
+    return chat([(text, answer, "")])
+
+
+def fact_list(rng: random.Random, prose: Prose, wanted: bool, say: str) -> dict:
+    """Look-up without prose. Most lists are short enough to be seen at once by a window."""
+    say = say if rng.random() < 0.8 else ADJACENT
+    facts = some_facts(rng, 26, wanted)
     text = " ".join(say.format(*fact) for fact in facts)
-    return asked_about(text, questions(rng, facts, 490 - FACT_TOKENS * count, say))
+    return asked_about(text, questions(rng, facts, 490 - FACT_TOKENS * len(facts), say))
 
 
-def look_up(rng: random.Random, prose: Prose, longest: int, wanted: bool) -> dict:
-    """Facts in prose and questions that together take at most `longest` tokens: as many of both
-    as there is room for, so that much of what is learned from a sequence is look-up."""
+def look_up(rng: random.Random, prose: Prose, longest: int, wanted: bool, say: str,
+            much: bool = False) -> dict:
+    """Facts in prose and questions that together take at most `longest` tokens. Where there is room
+    many are asked for (`much`: more), so that much of what is learned from a sequence is look-up."""
     total = longest * rng.uniform(0.3, 0.92) if longest < 1024 else longest * rng.uniform(0.6, 0.92)
-    asked = total * rng.uniform(0.2, 0.5) if longest < 1024 else rng.uniform(0.1, 0.22) * total
-    asked = min(asked, 700)
+    share = (0.2, 0.5) if longest < 1024 else (0.2, 0.35) if much else (0.1, 0.22)
+    asked = min(total * rng.uniform(*share), 900 if much else 700)
     facts = max(2, min(len(NAMES), int(asked / (FACT_TOKENS + ANSWER_TOKENS + 4))))
     told = max(total - asked - FACT_TOKENS * facts, 20)
-    text, known = facts_in_prose(rng, prose, told, facts, wanted)
-    return asked_about(text, questions(rng, [(name, thing) for name, thing, _ in known], asked))
+    text, known = facts_in_prose(rng, prose, told, facts, wanted, say)
+    facts_told = [(name, thing) for name, thing, _ in known]
+    return asked_about(text, questions(rng, facts_told, asked, say))
 
 
 def long_copy(rng: random.Random, prose: Prose, wanted: bool) -> dict:
@@ -305,18 +336,26 @@ def tasks_of(skill: Callable[[random.Random], Turn], turns: list[int]) -> Maker:
 
 
 # What sequences of 512 tokens are made of: share of the tokens, tokens of an item, its maker.
+BIND = [(1.0, 78, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted))]
+SAYING = [
+    (0.65, 126, lambda rng, prose, wanted: recital(rng, HAS_A, wanted)),
+    (0.20, 102, lambda rng, prose, wanted: recital(rng, HAS, wanted)),
+    (0.15, 78, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted)),
+]
 SHORT = [
-    (0.04, 390, lambda rng, prose, wanted: plain(rng, prose, rng.uniform(300, 480))),
-    (0.26, 150, fact_list),
-    (0.14, 270, lambda rng, prose, wanted: look_up(rng, prose, 512, wanted)),
-    (0.06, 112, long_copy),
-    (0.06, 200, lambda rng, prose, wanted: tool_chat(rng, rng.randint(1, 3), wanted)),
-    (0.04, 32, tasks_of(copying, [1, 1, 2])),
-    (0.06, 36, tasks_of(sorting, [1, 1, 2])),
-    (0.06, 30, tasks_of(lambda rng: counting(rng, 1, 4), [1, 2, 3])),
-    (0.10, 40, tasks_of(counting, [1, 2, 3])),
-    (0.10, 31, tasks_of(addition, [1, 1, 2, 3])),
-    (0.10, 30, tasks_of(subtraction, [1, 1, 2, 3])),
+    (0.08, 390, lambda rng, prose, wanted: plain(rng, prose, rng.uniform(300, 480))),
+    (0.05, 78, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted)),
+    (0.12, 126, lambda rng, prose, wanted: recital(rng, HAS_A, wanted)),
+    (0.12, 150, lambda rng, prose, wanted: fact_list(rng, prose, wanted, HAS_A)),
+    (0.14, 270, lambda rng, prose, wanted: look_up(rng, prose, 512, wanted, HAS_A)),
+    (0.04, 112, long_copy),
+    (0.05, 200, lambda rng, prose, wanted: tool_chat(rng, rng.randint(1, 3), wanted)),
+    (0.03, 32, tasks_of(copying, [1, 1, 2])),
+    (0.08, 36, tasks_of(sorting, [1, 1, 2])),
+    (0.07, 40, tasks_of(counting_each, [1, 2, 3])),
+    (0.08, 40, tasks_of(counting, [1, 2, 3])),
+    (0.07, 31, tasks_of(addition, [1, 1, 2, 3])),
+    (0.07, 30, tasks_of(subtraction, [1, 1, 2, 3])),
     (0.003, 25, lambda rng, prose, wanted: chat([small_talk(rng)])),
 ]
 
@@ -332,14 +371,30 @@ def items_of(rng: random.Random, prose: Prose, parts: list[tuple[float, int, Mak
 
 
 def with_long(longest: int) -> list[tuple[float, int, Maker]]:
-    """Half of the tokens in look-up over up to `longest` tokens; short look-up gives way."""
-    short = [(share * (0.25 if make in (fact_list, long_copy) else 1.0), size, make)
-             for share, size, make in SHORT]
+    """Half of the tokens in look-up over up to `longest` tokens; the rest as in SHORT."""
+    short = SHORT[1:]
     rest = sum(share for share, _, _ in short)
     return [
-        (0.50, int(0.76 * longest), lambda rng, prose, wanted: look_up(rng, prose, longest, wanted)),
+        (0.50, int(0.76 * longest),
+         lambda rng, prose, wanted: look_up(rng, prose, longest, wanted, HAS_A)),
         (0.12, int(0.9 * longest), lambda rng, prose, wanted: plain(rng, prose, 0.9 * longest)),
         *((0.38 * share / rest, size, make) for share, size, make in short),
+    ]
+
+
+def recall(longest: int) -> list[tuple[float, int, Maker]]:
+    """For a model that has the other skills: look-up, up to `longest` tokens, and enough of the rest
+    to keep it."""
+    tasks = SHORT[5:]
+    rest = sum(share for share, _, _ in tasks)
+    return [
+        (0.30, 270 if longest < 1024 else int(0.76 * longest),
+         lambda rng, prose, wanted: look_up(rng, prose, longest, wanted, ADJACENT, much=True)),
+        (0.15, 150, lambda rng, prose, wanted: fact_list(rng, prose, wanted, ADJACENT)),
+        (0.12, 126, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted)),
+        (0.04, 78, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted)),
+        (0.07, int(0.9 * longest), lambda rng, prose, wanted: plain(rng, prose, 0.9 * longest)),
+        *((0.32 * share / rest, size, make) for share, size, make in tasks),
     ]
 
 
@@ -412,10 +467,16 @@ def main() -> None:
         return millions * 1e6 * flags.scale
 
     write(flags.out / "tokenizer.jsonl", tokenizer_items(rng("tokenizer"), prose, train, 1.5e6))
-    write(flags.out / "short.jsonl", items_of(rng("short"), prose, SHORT, tokens(10), False))
+    write(flags.out / "bind.jsonl", items_of(rng("bind"), prose, BIND, tokens(2.5), False))
+    write(flags.out / "short.jsonl", items_of(rng("short"), prose, SHORT, tokens(12), False))
     write(flags.out / "middle.jsonl",
-          items_of(rng("middle"), prose, with_long(2048), tokens(5), False))
+          items_of(rng("middle"), prose, with_long(2048), tokens(8), False))
     write(flags.out / "long.jsonl", items_of(rng("long"), prose, with_long(4096), tokens(6), False))
+    write(flags.out / "say.jsonl", items_of(rng("say"), prose, SAYING, tokens(3), False))
+    for name, longest, millions in (("recall-short", 512, 5), ("recall-middle", 2048, 5),
+                                    ("recall-long", 4096, 6)):
+        write(flags.out / f"{name}.jsonl",
+              items_of(rng(name), prose, recall(longest), tokens(millions), False))
     write(flags.out / "validation.jsonl",
           items_of(rng("validation"), kept_prose, SHORT, 1e5, True))
     write(flags.out / "tasks.jsonl", eval_items(rng("heldout"), kept_prose, 100, 50))

@@ -35,21 +35,34 @@ struct TrainFlags {
   std::string format = "released";
   std::string target;
   uint32_t threads = 0;
+  uint32_t ranks = 0;
+  std::string experts = "replicated";
   uint64_t until = 0;
   bool plan = false;
   bool mpi = false;
   bool json = false;
 };
 
-Status PrintPlan(const train::Recipe& recipe, const TrainFlags& flags, uint32_t threads) {
-  const train::MemoryPlan plan = train::PlanMemory(recipe, threads);
+train::ExpertPlacement PlacementOf(const TrainFlags& flags) {
+  return flags.experts == "distributed" ? train::ExpertPlacement::kDistributed
+                                        : train::ExpertPlacement::kReplicated;
+}
+
+Status PrintPlan(const train::Recipe& recipe, const TrainFlags& flags, uint32_t threads,
+                 uint32_t ranks) {
+  const train::MemoryPlan plan = train::PlanMemory(recipe, threads, ranks, PlacementOf(flags));
   const uint64_t tokens = train::TokensBefore(recipe.schedule, recipe.schedule.steps);
   if (flags.json) {
     Json items = Json::object();
     for (const train::PlannedMemory& item : plan.items) items[item.what] = item.bytes;
-    const Json json = {{"parameters", plan.parameters},  {"muon_parameters", plan.muon_parameters},
-                       {"steps", recipe.schedule.steps}, {"tokens", tokens},
-                       {"bytes", plan.total_bytes()},    {"items", items}};
+    const Json json = {{"parameters", plan.parameters},
+                       {"muon_parameters", plan.muon_parameters},
+                       {"steps", recipe.schedule.steps},
+                       {"tokens", tokens},
+                       {"bytes", plan.total_bytes()},
+                       {"items", items},
+                       {"ranks", ranks},
+                       {"sent_bytes", plan.sent_bytes}};
     fmt::print("{}\n", json.dump());
     return {};
   }
@@ -61,6 +74,10 @@ Status PrintPlan(const train::Recipe& recipe, const TrainFlags& flags, uint32_t 
     fmt::print("  {:>9}  {}\n", FormatBytes(item.bytes), item.what);
   }
   fmt::print("  {:>9}  in all, with {} threads\n", FormatBytes(plan.total_bytes()), threads);
+  if (ranks > 1) {
+    fmt::print("  each of {} ranks, at most; one sends up to {} a step\n", ranks,
+               FormatBytes(plan.sent_bytes));
+  }
   return {};
 }
 
@@ -129,21 +146,33 @@ train::ExportFormat FormatOf(const std::string& name) {
   return name == "f32" ? train::ExportFormat::kFloat32 : train::ExportFormat::kReleased;
 }
 
-Status Export(const train::Trainer& trainer, const train::Recipe& recipe, const std::string& dir,
-              const TrainFlags& flags, const kernels::Context& ctx) {
+Status Export(train::Trainer& trainer, const train::Recipe& recipe, const std::string& dir,
+              const TrainFlags& flags, comm::Communicator& comm) {
   if (recipe.residual != train::ResidualMap::kSinkhorn) {
     return Error{ErrorCode::kInvalidArgument,
                  StrCat(flags.recipe, ": [residual].map is not \"mhc\"; no V4 engine can run such ",
                         "a model, so it is not exported")};
   }
-  CACHALOT_RETURN_IF_ERROR(train::ExportCheckpoint(recipe.model, trainer.parameters(),
-                                                   {.out = dir,
-                                                    .tokenizer = recipe.data.tokenizer,
-                                                    .format = FormatOf(flags.format),
-                                                    .chat = recipe.data.chat},
-                                                   ctx));
-  fmt::print("{}: the model of step {}, {}\n", dir, trainer.step(), flags.format);
+  CACHALOT_RETURN_IF_ERROR(trainer.Export({.out = dir,
+                                           .tokenizer = recipe.data.tokenizer,
+                                           .format = FormatOf(flags.format),
+                                           .chat = recipe.data.chat}));
+  if (comm.rank() == 0) {
+    fmt::print("{}: the model of step {}, {}\n", dir, trainer.step(), flags.format);
+  }
   return {};
+}
+
+// Whether the run is at its end and its model not written yet: rank 0 looks for all, since it is
+// also the one that writes.
+bool WantsExport(const train::Trainer& trainer, const train::Recipe& recipe,
+                 const std::string& model, comm::Communicator& comm) {
+  std::error_code ec;
+  const bool released = recipe.residual == train::ResidualMap::kSinkhorn;
+  double wanted[1] = {trainer.done() && released && !std::filesystem::exists(model, ec) ? 1.0
+                                                                                        : 0.0};
+  comm.Broadcast(wanted);
+  return wanted[0] != 0;
 }
 
 // The loss of any checkpoint on what the recipe's last stage evaluates.
@@ -172,7 +201,8 @@ Status Evaluate(const train::Recipe& recipe, const TrainFlags& flags, const kern
 Status RunTrain(const TrainFlags& flags, comm::Communicator& comm) {
   CACHALOT_TRY(const train::Recipe recipe, train::LoadRecipe(flags.recipe));
   const uint32_t threads = flags.threads > 0 ? flags.threads : NumPhysicalCores();
-  if (flags.plan) return PrintPlan(recipe, flags, threads);
+  const uint32_t ranks = flags.ranks > 0 ? flags.ranks : comm.size();
+  if (flags.plan) return comm.rank() == 0 ? PrintPlan(recipe, flags, threads, ranks) : Status();
   ThreadPool pool(threads, ThreadPool::kLongSpin);
   const kernels::Context ctx{
       &pool, kernels::Path::kSimd,
@@ -181,14 +211,15 @@ Status RunTrain(const TrainFlags& flags, comm::Communicator& comm) {
   constexpr uint64_t kMaxRecipeBytes = 1 << 20;
   CACHALOT_TRY(const std::string text, io::ReadFile(flags.recipe, kMaxRecipeBytes));
   const std::string out = flags.out.empty() ? StrCat("runs/", recipe.name) : flags.out;
-  train::TrainerOptions options{.run_dir = out, .recipe_text = text, .comm = &comm};
+  train::TrainerOptions options{
+      .run_dir = out, .recipe_text = text, .comm = &comm, .experts = PlacementOf(flags)};
   if (flags.export_dir.empty()) {
     constexpr size_t kSmallBuffer = size_t{16} << 20;  // memory's speed is not asked for
     options.peak_flop_per_s =
         comm.size() * kernels::MeasureMachineLimits(ctx, kSmallBuffer).f32_flop_per_s;
   }
   CACHALOT_TRY(const auto trainer, train::Trainer::Create(recipe, options, ctx));
-  if (!flags.export_dir.empty()) return Export(*trainer, recipe, flags.export_dir, flags, ctx);
+  if (!flags.export_dir.empty()) return Export(*trainer, recipe, flags.export_dir, flags, comm);
   if (trainer->step() > 0 && comm.rank() == 0)
     fmt::print(stderr, "{}: going on from step {}\n", out, trainer->step());
   InstallInterruptHandler();
@@ -197,15 +228,14 @@ Status RunTrain(const TrainFlags& flags, comm::Communicator& comm) {
     return Error{ErrorCode::kCancelled, StrCat("saved at step ", trainer->step(),
                                                "; the same command goes on from there")};
   }
-  if (comm.rank() != 0) return {};
-  std::error_code ec;
   const std::string model = out + "/model";
-  const bool released = recipe.residual == train::ResidualMap::kSinkhorn;
-  if (!trainer->done() || !released || std::filesystem::exists(model, ec)) {
-    fmt::print("{}: step {} of {}\n", out, trainer->step(), recipe.schedule.steps);
-    return {};
+  if (WantsExport(*trainer, recipe, model, comm)) {
+    return Export(*trainer, recipe, model, flags, comm);
   }
-  return Export(*trainer, recipe, model, flags, ctx);
+  if (comm.rank() == 0) {
+    fmt::print("{}: step {} of {}\n", out, trainer->step(), recipe.schedule.steps);
+  }
+  return {};
 }
 
 // A rank that fails takes the others with it: none waits for it.
@@ -232,6 +262,15 @@ void RegisterTrain(CLI::App& app, int& exit_code) {
   command->add_option("--out", flags->out, "Folder of the run (default: runs/NAME)");
   command->add_flag("--plan", flags->plan,
                     "Only say what the run needs: parameters, memory, tokens");
+  command
+      ->add_option("--ranks", flags->ranks,
+                   "With --plan: on so many ranks (a power of two; default: as started)")
+      ->check([](const std::string& text) {
+        for (uint32_t ranks = 1; ranks <= 4096; ranks *= 2) {
+          if (text == std::to_string(ranks)) return std::string();
+        }
+        return StrCat(text, " is no power of two from 1 to 4096");
+      });
   command->add_option("--until", flags->until, "Stop after this step, with a checkpoint");
   command->add_option("--export", flags->export_dir,
                       "Only write the model of the newest checkpoint to this folder");
@@ -255,16 +294,23 @@ void RegisterTrain(CLI::App& app, int& exit_code) {
   command->add_flag("--mpi", flags->mpi,
                     "Share each step's micro-batches among the ranks that mpirun started (a power "
                     "of two); the model is the same to the bit. All ranks must see the run folder");
-  command->add_flag(
-      "--json", flags->json,
-      "With --plan: {parameters, steps, tokens, bytes, items}; with --evaluate: {loss, "
-      "perplexity, predictions}");
+  command
+      ->add_option(
+          "--experts", flags->experts,
+          "Routed experts on all ranks, or each on one, which the others send their tokens "
+          "to: less memory, more messages, the same bits")
+      ->check(CLI::IsMember({"replicated", "distributed"}))
+      ->capture_default_str();
+  command->add_flag("--json", flags->json,
+                    "With --plan: {parameters, steps, tokens, bytes, items, ranks, sent_bytes}; "
+                    "with --evaluate: {loss, perplexity, predictions}");
   SetExamples(*command,
               "cachalot train recipes/mini.toml --plan\n"
               "cachalot train recipes/nano.toml\n"
               "cachalot train recipes/nano.toml --export /tmp/nano --format bf16\n"
               "cachalot train recipes/nano.toml --evaluate /tmp/nano\n"
-              "mpirun -n 2 cachalot train recipes/mini.toml --mpi --threads 1");
+              "mpirun -n 2 cachalot train recipes/mini.toml --mpi --threads 1\n"
+              "cachalot train recipes/small.toml --plan --ranks 4 --experts distributed");
   command->callback([flags, &exit_code] {
     if (const int code = TrainOnRanks(*flags); code != 0) exit_code = code;
   });

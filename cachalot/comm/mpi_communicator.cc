@@ -9,14 +9,14 @@
 #include <bit>
 #include <vector>
 
+#include "cachalot/base/check.h"
 #include "cachalot/base/strings.h"
 
 namespace cachalot::comm {
 namespace {
 
-// Floats of one exchange: MPI counts in int, and a piece of this size stays in cache while it is
-// added.
-constexpr size_t kPiece = size_t{1} << 18;
+// MPI counts in int: longer messages go in several pieces.
+constexpr size_t kPieceBytes = size_t{1} << 30;
 
 class Mpi : public Communicator {
  public:
@@ -33,13 +33,29 @@ class Mpi : public Communicator {
   uint32_t rank() const override { return rank_; }
   uint32_t size() const override { return size_; }
 
-  // Recursive doubling: after round k a rank holds the sum of its aligned group of 2^(k+1) ranks.
-  // Both partners add the same two numbers, and a + b == b + a to the bit.
-  void TreeSum(std::span<float> values) override {
-    for (size_t begin = 0; begin < values.size(); begin += kPiece) {
-      const auto piece = values.subspan(begin, std::min(kPiece, values.size() - begin));
-      for (uint32_t bit = 1; bit < size_; bit *= 2) AddOfPartner(rank_ ^ bit, piece);
+  // Plain sends and receives of all pairs at once: an MPI_Alltoallv would have to have all parts
+  // in one array.
+  void AllToAll(std::span<const std::span<const std::byte>> send,
+                std::span<const std::span<std::byte>> receive) override {
+    CACHALOT_CHECK(send.size() == size_ && receive.size() == size_);
+    std::vector<MPI_Request> requests;
+    for (uint32_t step = 1; step < size_; ++step) {
+      // From the neighbor on, each rank begins with another one.
+      const uint32_t from = (rank_ + size_ - step) % size_;
+      ForPieces(receive[from], [&](std::span<std::byte> piece) {
+        MPI_Irecv(piece.data(), Count(piece.size()), MPI_BYTE, static_cast<int>(from), 0,
+                  MPI_COMM_WORLD, &requests.emplace_back());
+      });
     }
+    for (uint32_t step = 1; step < size_; ++step) {
+      const uint32_t to = (rank_ + step) % size_;
+      ForPieces(send[to], [&](std::span<const std::byte> piece) {
+        MPI_Isend(piece.data(), Count(piece.size()), MPI_BYTE, static_cast<int>(to), 0,
+                  MPI_COMM_WORLD, &requests.emplace_back());
+      });
+      bytes_sent_ += send[to].size();
+    }
+    MPI_Waitall(Count(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
   }
 
   void ExactSum(std::span<double> values) override {
@@ -49,30 +65,21 @@ class Mpi : public Communicator {
   void Broadcast(std::span<double> values) override {
     MPI_Bcast(values.data(), Count(values.size()), MPI_DOUBLE, 0, MPI_COMM_WORLD);
   }
-  void Broadcast(std::span<float> values, uint32_t from) override {
-    for (size_t begin = 0; begin < values.size(); begin += kPiece) {
-      const auto piece = values.subspan(begin, std::min(kPiece, values.size() - begin));
-      MPI_Bcast(piece.data(), Count(piece.size()), MPI_FLOAT, static_cast<int>(from),
-                MPI_COMM_WORLD);
-    }
-  }
   void Barrier() override { MPI_Barrier(MPI_COMM_WORLD); }
   void Abort(int exit_code) override { MPI_Abort(MPI_COMM_WORLD, exit_code); }
 
  private:
   static int Count(size_t n) { return static_cast<int>(n); }
 
-  void AddOfPartner(uint32_t partner, std::span<float> values) {
-    received_.resize(values.size());
-    const auto other = static_cast<int>(partner);
-    MPI_Sendrecv(values.data(), Count(values.size()), MPI_FLOAT, other, 0, received_.data(),
-                 Count(values.size()), MPI_FLOAT, other, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-    for (size_t i = 0; i < values.size(); ++i) values[i] += received_[i];
+  template <typename Byte, typename Body>
+  static void ForPieces(std::span<Byte> bytes, const Body& body) {
+    for (size_t begin = 0; begin < bytes.size(); begin += kPieceBytes) {
+      body(bytes.subspan(begin, std::min(kPieceBytes, bytes.size() - begin)));
+    }
   }
 
   uint32_t rank_ = 0;
   uint32_t size_ = 1;
-  std::vector<float> received_;
 };
 
 }  // namespace

@@ -58,6 +58,20 @@ Status AtomicFile::Write(const void* data, size_t size) {
   return {};
 }
 
+Status AtomicFile::Rewrite(uint64_t offset, const void* data, size_t size) {
+  CACHALOT_CHECK(fd_ >= 0);
+  const char* from = static_cast<const char*>(data);
+  while (size > 0) {
+    const ssize_t written = pwrite(fd_, from, size, static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return SystemError(temporary_, "write");
+    from += written;
+    offset += static_cast<uint64_t>(written);
+    size -= static_cast<size_t>(written);
+  }
+  return {};
+}
+
 Status AtomicFile::Commit() {
   CACHALOT_CHECK(fd_ >= 0);
   if (fsync(fd_) != 0) return SystemError(temporary_, "sync");

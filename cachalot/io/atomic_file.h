@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "cachalot/base/error.h"
@@ -19,6 +20,8 @@ class AtomicFile {
 
   // kResourceExhausted when the disk is full, else kIo.
   Status Write(const void* data, size_t size);
+  // Writes over what Write has written at `offset`: for a header that needs to know what follows.
+  Status Rewrite(uint64_t offset, const void* data, size_t size);
   // fsync, rename to `path`, fsync of the folder. Nothing may be written afterwards.
   Status Commit();
 

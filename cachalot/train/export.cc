@@ -33,8 +33,13 @@ std::string ScaleName(const std::string& weight) {
 class Exporter {
  public:
   Exporter(const model::Config& config, const ParameterSet& set, const ExportOptions& options,
-           std::string dir, const kernels::Context& ctx)
-      : config_(config), set_(set), options_(options), dir_(std::move(dir)), ctx_(ctx) {
+           std::string dir, const kernels::Context& ctx, const ValueSource& values)
+      : config_(config),
+        set_(set),
+        options_(options),
+        dir_(std::move(dir)),
+        ctx_(ctx),
+        values_(values) {
     for (const Parameter& p : set.parameters) parameters_[p.name] = &p;
     tensors_ = model::ListTensors(config);
     for (model::StoredTensor& t : tensors_) {
@@ -126,7 +131,9 @@ class Exporter {
       return Error{ErrorCode::kInvalidArgument, StrCat(t.name, ": is not among the parameters")};
     }
     const Parameter& p = *found->second;
-    const MatView<const float> w(p.value.data(), p.rows, p.cols);
+    const std::span<const float> value =
+        values_ ? values_(static_cast<size_t>(&p - set_.parameters.data())) : p.value.span();
+    const MatView<const float> w(value.data(), p.rows, p.cols);
     if (t.dtype == DType::kI8 || t.dtype == DType::kF8E4M3) {
       QuantizedMatrix q = t.dtype == DType::kI8 ? QuantizeFp4(w, ctx_) : QuantizeFp8(w, ctx_);
       out = std::move(q.codes);
@@ -134,12 +141,12 @@ class Exporter {
     } else if (t.dtype == DType::kBF16) {
       out.resize(2 * p.size());
       for (size_t k = 0; k < p.size(); ++k) {
-        const BF16 value = ToBF16(p.value[k]);
-        std::memcpy(out.data() + 2 * k, &value.bits, 2);
+        const BF16 rounded = ToBF16(value[k]);
+        std::memcpy(out.data() + 2 * k, &rounded.bits, 2);
       }
     } else {
       out.resize(4 * p.size());
-      std::memcpy(out.data(), p.value.data(), out.size());
+      std::memcpy(out.data(), value.data(), out.size());
     }
     return CheckSize(t, out);
   }
@@ -169,6 +176,7 @@ class Exporter {
   const ExportOptions& options_;
   std::string dir_;
   kernels::Context ctx_;
+  const ValueSource& values_;
   std::vector<model::StoredTensor> tensors_;
   std::unordered_map<std::string_view, const Parameter*> parameters_;
   std::vector<uint8_t> scales_;
@@ -192,7 +200,8 @@ Status CheckExport(const model::Config& config, ExportFormat format) {
 }
 
 Status ExportCheckpoint(const model::Config& config, const ParameterSet& set,
-                        const ExportOptions& options, const kernels::Context& ctx) {
+                        const ExportOptions& options, const kernels::Context& ctx,
+                        const ValueSource& values) {
   CACHALOT_RETURN_IF_ERROR(CheckExport(config, options.format));
   const model::Config exported = ExportConfig(config, options.format);
   std::error_code ec;
@@ -204,7 +213,7 @@ Status ExportCheckpoint(const model::Config& config, const ParameterSet& set,
   fs::remove_all(temporary, ec);
   fs::create_directories(temporary, ec);
   if (ec) return Error{ErrorCode::kIo, StrCat(temporary, ": cannot create: ", ec.message())};
-  Status status = Exporter(exported, set, options, temporary, ctx).Run();
+  Status status = Exporter(exported, set, options, temporary, ctx, values).Run();
   if (status.ok()) {
     fs::rename(temporary, options.out, ec);
     if (ec) {

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <string>
 
 #include "cachalot/base/error.h"
@@ -31,10 +33,17 @@ model::Config ExportConfig(const model::Config& config, ExportFormat format);
 // `format`: to be asked before hours of training.
 Status CheckExport(const model::Config& config, ExportFormat format);
 
+// The value of parameter i of a set; of one that is not held here, as its rank gives it. Valid
+// until the next call.
+using ValueSource = std::function<std::span<const float>(size_t parameter)>;
+
 // Writes shards, index, config.json and tokenizer files into a temporary folder beside `out` and
-// renames it. kInvalidArgument if `out` exists, if a tensor is missing or has another shape than
-// `config` implies, or if the format cannot hold the model (FP4 needs multiples of 32).
+// renames it. Values are those of `set`, or come from `values`, which is asked once for each of the
+// set's parameters, in the set's order.  kInvalidArgument if `out` exists, if a tensor is missing
+// or has another shape than `config` implies, or if the format cannot hold the model (FP4 needs
+// multiples of 32).
 Status ExportCheckpoint(const model::Config& config, const ParameterSet& set,
-                        const ExportOptions& options, const kernels::Context& ctx);
+                        const ExportOptions& options, const kernels::Context& ctx,
+                        const ValueSource& values = nullptr);
 
 }  // namespace cachalot::train

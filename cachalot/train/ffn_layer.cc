@@ -70,6 +70,24 @@ void FfnLayer<T>::Backward(StepEnv<T>& env, MatView<const T> x, MatView<const T>
 }
 
 template <typename T>
+void FfnLayer<T>::ServeForward(StepEnv<T>& env) {
+  const MatView<T> nothing(nullptr, 0, p_.gate.value.cols);
+  saved_.Make([this, &env, nothing](MoeSaved<T>& saved) {
+    MoeGateUpForward<T>(nothing, Ids(0), p_.moe, saved, env.scratch.moe, env.ctx);
+  });
+  MoeForward<T>(MatView<const T>(nullptr, 0, per_token_), p_.moe, saved_.Get(), nothing,
+                env.scratch.moe, env.ctx);
+}
+
+template <typename T>
+void FfnLayer<T>::ServeBackward(StepEnv<T>& env) {
+  const MatView<T> nothing(nullptr, 0, p_.gate.value.cols);
+  const MatView<T> no_weights(nullptr, 0, per_token_);
+  MoeBackward<T>(nothing, no_weights, p_.moe, saved_.Get(), nothing, nothing, no_weights,
+                 env.scratch.moe, env.ctx);
+}
+
+template <typename T>
 size_t FfnLayer<T>::bytes() const {
   return logits_.bytes() + weights_.bytes() + ids_.size() * sizeof(uint32_t) + saved_.bytes();
 }

@@ -150,6 +150,9 @@ class FfnLayer {
   // d_x overwritten.
   void Backward(StepEnv<T>& env, MatView<const T> x, MatView<const T> d_z, bool balance,
                 MatView<T> d_x);
+  // What other ranks' tokens need of this rank's experts, when it has no tokens.
+  void ServeForward(StepEnv<T>& env);
+  void ServeBackward(StepEnv<T>& env);
   const std::vector<uint32_t>& experts() const { return ids_; }
   const std::vector<uint32_t>& unbiased() const { return unbiased_; }
   size_t bytes() const;

@@ -66,6 +66,11 @@ struct Weight {
   Weight() = default;
   explicit Weight(ParameterT<T>& p)
       : value(p.value.data(), p.rows, p.cols), grad(p.grad.data(), p.rows, p.cols) {}
+  // Where the backward pass of source `s` adds (see ExpertRun): gradients of several sources lie
+  // one after the other.
+  MatView<T> GradientOf(size_t s) const {
+    return {grad.data + s * grad.rows * grad.cols, grad.rows, grad.cols};
+  }
   Weight Rows(size_t begin, size_t count) const {
     Weight part;
     part.value = value.Rows(begin, count);

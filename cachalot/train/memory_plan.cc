@@ -6,6 +6,7 @@
 
 #include "cachalot/model/inventory.h"
 #include "cachalot/train/newton_schulz.h"
+#include "cachalot/train/rank_exchange.h"
 
 namespace cachalot::train {
 namespace {
@@ -14,32 +15,65 @@ constexpr uint32_t kCsaRatio = 4;
 constexpr uint64_t kFloatBytes = 4;
 constexpr uint64_t kLogitFloats = uint64_t{4} << 20;  // as loss.cc cuts them
 
+// Names and shapes of what is trained; nothing is allocated.
+ParameterSet Shapes(const model::Config& config) {
+  ParameterSet set;
+  for (const model::StoredTensor& t : model::ListTensors(config)) {
+    if (t.is_scale || t.dtype == DType::kI64) continue;
+    const uint64_t rows = t.shape.size() == 2 ? t.shape[0] : 1;
+    set.parameters.push_back(
+        {.name = t.name, .rows = rows, .cols = t.shape.back(), .value = {}, .grad = {}});
+  }
+  return set;
+}
+
+// What one rank owns, and computes with.
 struct Counts {
   uint64_t muon = 0;
   uint64_t adamw = 0;
   uint64_t plain = 0;           // router biases
   uint64_t matrix_scratch = 0;  // floats Newton-Schulz needs for its largest matrix
+  uint64_t working = 0;
+  uint64_t own_experts = 0;  // of `working`, what no other rank has
+  uint64_t gradients = 0;    // distributed experts have one for each rank's tokens
+
+  uint64_t all() const { return muon + adamw + plain; }
+  uint64_t moments() const { return muon + 2 * adamw; }
 };
 
-Counts CountParameters(const Recipe& recipe) {
-  Counts counts;
-  for (const model::StoredTensor& t : model::ListTensors(recipe.model)) {
-    if (t.is_scale || t.dtype == DType::kI64) continue;
-    const uint64_t cols = t.shape.back();
-    const uint64_t rows = t.shape.size() == 2 ? t.shape[0] : 1;
-    const OptimizerRule rule = RuleFor(recipe.model, t.name, rows, cols);
-    if (rule.kind == OptimizerKind::kNone) {
-      counts.plain += rows * cols;
-    } else if (rule.kind == OptimizerKind::kMuon && recipe.optimizer.muon) {
-      counts.muon += rows * cols;
-      for (const size_t block : rule.blocks) {
-        const size_t n = std::min<size_t>(block, cols);
-        const size_t m = std::max<size_t>(block, cols);
-        counts.matrix_scratch =
-            std::max<uint64_t>(counts.matrix_scratch, n * m + NewtonSchulzScratchFloats(n, m));
-      }
-    } else {
-      counts.adamw += rows * cols;
+void Count(const Parameter& p, const OptimizerRule& rule, Counts& counts) {
+  if (rule.kind == OptimizerKind::kNone) counts.plain += p.size();
+  if (rule.kind == OptimizerKind::kAdamW) counts.adamw += p.size();
+  if (rule.kind != OptimizerKind::kMuon) return;
+  counts.muon += p.size();
+  for (const size_t block : rule.blocks) {
+    const size_t n = std::min(block, p.cols);
+    const size_t m = std::max(block, p.cols);
+    counts.matrix_scratch =
+        std::max<uint64_t>(counts.matrix_scratch, n * m + NewtonSchulzScratchFloats(n, m));
+  }
+}
+
+// Of each rank.
+std::vector<Counts> CountParameters(const Recipe& recipe, uint32_t ranks, ExpertPlacement experts) {
+  const ParameterSet set = Shapes(recipe.model);
+  const std::vector<OptimizerRule> rules = RulesFor(recipe.model, set, recipe.optimizer);
+  const RankShares shares =
+      ShareParameters(set, rules, recipe.model.n_routed_experts, ranks, experts);
+  std::vector<Counts> counts(ranks);
+  for (size_t i = 0; i < shares.owners.size(); ++i) {
+    const Parameter& p = set.parameters[i];
+    Counts& owner = counts[shares.owners[i]];
+    Count(p, rules[i], owner);
+    if (shares.replicated[i] == 0) {
+      owner.working += p.size();
+      owner.own_experts += p.size();
+      owner.gradients += ranks * p.size();
+      continue;
+    }
+    for (Counts& c : counts) {
+      c.working += p.size();
+      c.gradients += p.size();
     }
   }
   return counts;
@@ -92,23 +126,63 @@ uint64_t SharedFloatsPerToken(const model::Config& c) {
   return floats;
 }
 
-// Gradients are summed by a binary tree over the micro-batches of a step: levels beyond the first.
-uint64_t SubtreeLevels(const Schedule& schedule) {
+// Micro-batches of one rank in the largest step of a stage.
+uint64_t RankSlots(const Schedule& schedule, const Stage& stage, uint64_t ranks) {
+  const uint64_t step = std::max(stage.from_step, schedule.batch_ramp_steps);
+  const uint64_t micro = MicroBatchSequences(schedule, step);
+  const uint64_t slots = (BatchSequences(schedule, step) + micro - 1) / micro;
+  return std::min(std::max(std::bit_ceil(slots), ranks) / ranks, slots);
+}
+
+// Gradients are summed by a binary tree over the micro-batches of a rank: levels beyond the first.
+uint64_t SubtreeLevels(const Schedule& schedule, uint64_t ranks) {
   uint64_t levels = 0;
   for (const Stage& stage : schedule.stages) {
-    const uint64_t step = std::max(stage.from_step, schedule.batch_ramp_steps);
-    const uint64_t slots =
-        (BatchSequences(schedule, step) + MicroBatchSequences(schedule, step) - 1) /
-        MicroBatchSequences(schedule, step);
-    levels = std::max<uint64_t>(levels, static_cast<uint64_t>(std::bit_width(slots - 1)));
+    levels = std::max<uint64_t>(
+        levels, static_cast<uint64_t>(std::bit_width(RankSlots(schedule, stage, ranks) - 1)));
   }
   return levels;
+}
+
+// Floats that cross between ranks for one token in all MoE layers, if experts are distributed and
+// chosen alike: forward its row and weight there and the result back; backward the row, the weight
+// and the gradient of the result there, those of the row and of the weight back.
+double RowFloatsPerToken(const model::Config& c, uint32_t ranks) {
+  const double layers = c.num_hidden_layers + c.num_draft_layers();
+  const double pairs = layers * c.num_experts_per_tok * (ranks - 1) / ranks;
+  return pairs * (5.0 * c.hidden_size + 3);
+}
+
+// Of a step, by the rank that sends most.
+uint64_t SentBytes(const Recipe& recipe, const std::vector<Counts>& counts,
+                   ExpertPlacement experts) {
+  const auto ranks = static_cast<uint32_t>(counts.size());
+  if (ranks == 1) return 0;
+  uint64_t most = 0;
+  uint64_t replicated = counts[0].working;
+  if (experts == ExpertPlacement::kDistributed) replicated -= counts[0].own_experts;
+  for (const Counts& c : counts) {
+    // Gradients to their owners, values to all others.
+    const uint64_t owned = c.all() - c.own_experts;
+    most = std::max(most, (replicated - owned) + (ranks - 1) * owned);
+  }
+  if (experts == ExpertPlacement::kDistributed) {
+    uint64_t tokens = 0;
+    for (const Stage& stage : recipe.schedule.stages) {
+      tokens = std::max(tokens, RankSlots(recipe.schedule, stage, ranks) *
+                                    LargestMicroBatch(recipe.schedule, stage));
+    }
+    most +=
+        static_cast<uint64_t>(static_cast<double>(tokens) * RowFloatsPerToken(recipe.model, ranks));
+  }
+  return most * kFloatBytes;
 }
 
 struct Activations {
   uint64_t kept = 0;
   uint64_t recomputed = 0;
   uint64_t scratch = 0;
+  uint64_t arrived = 0;  // rows and gradients at distributed experts: MoeScratch
 };
 
 Activations LargestActivations(const Recipe& recipe) {
@@ -129,6 +203,7 @@ Activations LargestActivations(const Recipe& recipe) {
     most.kept = std::max(most.kept, kept);
     most.recomputed = std::max(most.recomputed, tokens * RecomputedFloatsPerToken(c, options));
     most.scratch = std::max(most.scratch, scratch);
+    most.arrived = std::max(most.arrived, tokens * c.num_experts_per_tok * (2 * c.hidden_size + 1));
   }
   return most;
 }
@@ -236,24 +311,38 @@ uint64_t RecomputedFloatsPerToken(const model::Config& c, const ActivationOption
   return floats;
 }
 
-MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads) {
-  const Counts counts = CountParameters(recipe);
-  MemoryPlan plan{.parameters = counts.muon + counts.adamw + counts.plain,
-                  .muon_parameters = counts.muon};
+MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads, uint32_t ranks,
+                      ExpertPlacement experts) {
+  const std::vector<Counts> counts = CountParameters(recipe, ranks, experts);
+  MemoryPlan plan;
+  for (const Counts& c : counts) {
+    plan.parameters += c.all();
+    plan.muon_parameters += c.muon;
+  }
   const auto add = [&](const char* what, uint64_t floats) {
     plan.items.push_back({what, floats * kFloatBytes});
   };
-  add("parameters, float32", plan.parameters);
-  add("gradients, float32", plan.parameters);
-  add("weights as the network computes on them", plan.parameters);
-  add("gradients of subtrees of micro-batches", SubtreeLevels(recipe.schedule) * plan.parameters);
-  add("Muon momentum", counts.muon);
-  add("AdamW moments", 2 * counts.adamw);
-  add("Newton-Schulz scratch", counts.matrix_scratch * num_threads);
+  const uint64_t levels = SubtreeLevels(recipe.schedule, ranks);
+  const Counts& most = *std::ranges::max_element(counts, {}, [&](const Counts& c) {
+    return c.all() + c.moments() + c.matrix_scratch * num_threads + c.working +
+           (1 + levels) * c.gradients;
+  });
+  add("parameters, float32", most.all());
+  add("gradients, float32", most.gradients);
+  add("weights as the network computes on them", most.working);
+  add("gradients of subtrees of micro-batches", levels * most.gradients);
+  add("Muon momentum", most.muon);
+  add("AdamW moments", 2 * most.adamw);
+  add("Newton-Schulz scratch", most.matrix_scratch * num_threads);
+  if (ranks > 1) add("buckets to and from other ranks", 2 * ranks * kBucketFloats);
+  plan.sent_bytes = SentBytes(recipe, counts, experts);
   const Activations activations = LargestActivations(recipe);
   add("activations kept for the backward pass", activations.kept);
   add("activations made again, of one layer", activations.recomputed);
   add("gradients and scratch of one layer", activations.scratch);
+  if (ranks > 1 && experts == ExpertPlacement::kDistributed) {
+    add("rows that arrive from other ranks", activations.arrived);
+  }
   add("logits of a chunk of tokens", kLogitFloats);
   return plan;
 }

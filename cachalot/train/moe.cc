@@ -77,26 +77,6 @@ void SwiGluBackward(MatView<const T> g, MatView<const T> u, T limit, const T* ro
   });
 }
 
-ExpertGroups GroupByExpert(MatView<const uint32_t> ids, size_t num_experts) {
-  ExpertGroups groups;
-  groups.first_row.assign(num_experts + 1, 0);
-  groups.row_token.resize(ids.rows * ids.cols);
-  groups.slot_row.resize(ids.rows * ids.cols);
-  for (size_t t = 0; t < ids.rows; ++t) {
-    for (const uint32_t e : ids.Row(t)) ++groups.first_row[e + 1];
-  }
-  for (size_t e = 0; e < num_experts; ++e) groups.first_row[e + 1] += groups.first_row[e];
-  std::vector<size_t> next(groups.first_row.begin(), groups.first_row.end() - 1);
-  for (size_t t = 0; t < ids.rows; ++t) {
-    for (size_t a = 0; a < ids.cols; ++a) {
-      const size_t row = next[ids.Row(t)[a]]++;
-      groups.row_token[row] = static_cast<uint32_t>(t);
-      groups.slot_row[t * ids.cols + a] = static_cast<uint32_t>(row);
-    }
-  }
-  return groups;
-}
-
 namespace {
 
 template <typename T>
@@ -129,49 +109,80 @@ void CombineRows(MatView<const T> rows, const ExpertGroups& groups, MatView<T> z
   });
 }
 
-// The rows of one expert as jobs; experts without rows have none.
+// Rows at their experts: as they are when all are here, else in `arrived`.
+template <typename T>
+MatView<T> ToExperts(const MoeParams<T>& params, const ExpertArrivals& arrivals, MatView<T> rows,
+                     Matrix<T>& arrived) {
+  if (params.exchange == nullptr) return rows;
+  const MatView<T> there = arrived.Resize(arrivals.num_rows, rows.cols);
+  params.exchange->ToExperts(arrivals, MatView<const T>(rows), there);
+  return there;
+}
+
+// What experts made of rows, back in the groups' order: as it is when all are here, else in
+// `returned`, [num_rows, cols].
+template <typename T>
+MatView<T> FromExperts(const MoeParams<T>& params, const ExpertArrivals& arrivals,
+                       MatView<T> results, size_t num_rows, Matrix<T>& returned) {
+  if (params.exchange == nullptr) return results;
+  const MatView<T> here = returned.Resize(num_rows, results.cols);
+  params.exchange->FromExperts(arrivals, MatView<const T>(results), here);
+  return here;
+}
+
+// The weight of each row.
+template <typename T>
+MatView<T> GatherWeights(const T* weights, const ExpertGroups& groups, Matrix<T>& row_weights) {
+  const size_t rows = groups.slot_row.size();
+  const MatView<T> to = row_weights.Resize(rows, 1);
+  for (size_t slot = 0; slot < rows; ++slot) to.data[groups.slot_row[slot]] = weights[slot];
+  return to;
+}
+
+// The rows of one run as jobs.
 template <typename T>
 class ExpertJobs {
  public:
-  ExpertJobs(const ExpertGroups& groups, const kernels::Context& ctx)
-      : groups_(groups), ctx_(ctx) {}
-  MatView<const T> Rows(MatView<const T> x, size_t e) const { return x.Rows(First(e), Count(e)); }
-  MatView<T> Rows(MatView<T> x, size_t e) const { return x.Rows(First(e), Count(e)); }
+  ExpertJobs(const std::vector<ExpertRun>& runs, const kernels::Context& ctx)
+      : runs_(runs), ctx_(ctx) {}
 
   // y = x W^T for the W of each expert.
   template <typename Pick>
   void Forward(MatView<const T> x, const MoeParams<T>& params, Pick&& pick, MatView<T> y) {
-    ForExperts(params, [&](size_t e) {
-      jobs_.push_back({.a = Rows(x, e),
-                       .b = pick(params.experts[e]).value,
-                       .c = Rows(y, e),
+    for (const ExpertRun& run : runs_) {
+      const Weight<T> w = pick(params.experts[run.expert]);
+      jobs_.push_back({.a = x.Rows(run.first, run.count),
+                       .b = w.value,
+                       .c = y.Rows(run.first, run.count),
                        .b_transposed = true,
-                       .bf16 = pick(params.experts[e]).bf16});
-    });
+                       .bf16 = w.bf16});
+    }
   }
   // d_x (+)= d_y W
   template <typename Pick>
   void Input(MatView<const T> d_y, const MoeParams<T>& params, Pick&& pick, bool accumulate,
              MatView<T> d_x) {
-    ForExperts(params, [&](size_t e) {
-      jobs_.push_back({.a = Rows(d_y, e),
-                       .b = pick(params.experts[e]).value,
-                       .c = Rows(d_x, e),
+    for (const ExpertRun& run : runs_) {
+      const Weight<T> w = pick(params.experts[run.expert]);
+      jobs_.push_back({.a = d_y.Rows(run.first, run.count),
+                       .b = w.value,
+                       .c = d_x.Rows(run.first, run.count),
                        .accumulate = accumulate,
-                       .bf16 = pick(params.experts[e]).bf16});
-    });
+                       .bf16 = w.bf16});
+    }
   }
   // W.grad += d_y^T x
   template <typename Pick>
   void Gradient(MatView<const T> d_y, MatView<const T> x, const MoeParams<T>& params, Pick&& pick) {
-    ForExperts(params, [&](size_t e) {
-      jobs_.push_back({.a = Rows(d_y, e),
-                       .b = Rows(x, e),
-                       .c = pick(params.experts[e]).grad,
+    for (const ExpertRun& run : runs_) {
+      const Weight<T> w = pick(params.experts[run.expert]);
+      jobs_.push_back({.a = d_y.Rows(run.first, run.count),
+                       .b = x.Rows(run.first, run.count),
+                       .c = w.GradientOf(run.source),
                        .a_transposed = true,
                        .accumulate = true,
-                       .bf16 = pick(params.experts[e]).bf16});
-    });
+                       .bf16 = w.bf16});
+    }
   }
   void Add(const GemmJobT<T>& job) { jobs_.push_back(job); }
   void Run() {
@@ -180,16 +191,7 @@ class ExpertJobs {
   }
 
  private:
-  size_t First(size_t e) const { return groups_.first_row[e]; }
-  size_t Count(size_t e) const { return groups_.first_row[e + 1] - groups_.first_row[e]; }
-  template <typename Body>
-  void ForExperts(const MoeParams<T>& params, Body&& body) const {
-    for (size_t e = 0; e < params.experts.size(); ++e) {
-      if (Count(e) > 0) body(e);
-    }
-  }
-
-  const ExpertGroups& groups_;
+  const std::vector<ExpertRun>& runs_;
   const kernels::Context& ctx_;
   std::vector<GemmJobT<T>> jobs_;
 };
@@ -233,16 +235,22 @@ void MoeGateUpForward(MatView<const T> x, MatView<const uint32_t> ids, const Moe
   const size_t width = params.experts[0].w1.value.rows;
   const size_t shared_width = params.shared.w1.value.rows;
   saved.groups = GroupByExpert(ids, params.experts.size());
+  saved.arrivals = params.exchange == nullptr ? LocalArrivals(saved.groups)
+                                              : params.exchange->Announce(saved.groups);
+  const ExpertArrivals& arrivals = saved.arrivals;
   const size_t rows = saved.groups.row_token.size();
-  const MatView<T> x_rows = scratch.rows.Resize(rows, x.cols);
-  GatherRows(x, saved.groups, x_rows, ctx);
-  ExpertJobs<T> jobs(saved.groups, ctx);
-  jobs.Forward(x_rows, params, kW1, saved.gate.Resize(rows, width));
-  jobs.Forward(x_rows, params, kW3, saved.up.Resize(rows, width));
+  const MatView<T> own_rows = scratch.rows.Resize(rows, x.cols);
+  GatherRows(x, saved.groups, own_rows, ctx);
+  const MatView<T> x_rows = ToExperts(params, arrivals, own_rows, scratch.arrived);
+  ExpertJobs<T> jobs(arrivals.runs, ctx);
+  jobs.Forward(x_rows, params, kW1, saved.gate.Resize(arrivals.num_rows, width));
+  jobs.Forward(x_rows, params, kW3, saved.up.Resize(arrivals.num_rows, width));
   const MatView<T> shared_gate = saved.shared_gate.Resize(x.rows, shared_width);
   const MatView<T> shared_up = saved.shared_up.Resize(x.rows, shared_width);
-  jobs.Add(ForwardJob(x, params.shared.w1, false, shared_gate));
-  jobs.Add(ForwardJob(x, params.shared.w3, false, shared_up));
+  if (x.rows > 0) {
+    jobs.Add(ForwardJob(x, params.shared.w1, false, shared_gate));
+    jobs.Add(ForwardJob(x, params.shared.w3, false, shared_up));
+  }
   jobs.Run();
 }
 
@@ -251,18 +259,20 @@ void MoeForward(MatView<const T> weights, const MoeParams<T>& params, const MoeS
                 MatView<T> z, MoeScratch<T>& scratch, const kernels::Context& ctx) {
   const size_t rows = saved.groups.row_token.size();
   const size_t width = saved.gate.cols();
-  T* row_weights = scratch.row_weights.Resize(rows, 1).data;
-  for (size_t slot = 0; slot < rows; ++slot) {
-    row_weights[saved.groups.slot_row[slot]] = weights.data[slot];
-  }
+  const ExpertArrivals& arrivals = saved.arrivals;
+  const MatView<T> row_weights =
+      ToExperts(params, arrivals, GatherWeights(weights.data, saved.groups, scratch.row_weights),
+                scratch.arrived_weights);
   const T limit = static_cast<T>(params.limit);
-  const MatView<T> h = scratch.h.Resize(rows, width);
-  const MatView<T> out = scratch.out.Resize(rows, z.cols);
-  SwiGluForward<T>(saved.gate.view(), saved.up.view(), limit, row_weights, h, ctx);
-  ExpertJobs<T> jobs(saved.groups, ctx);
+  const MatView<T> h = scratch.h.Resize(arrivals.num_rows, width);
+  const MatView<T> out = scratch.out.Resize(arrivals.num_rows, z.cols);
+  SwiGluForward<T>(saved.gate.view(), saved.up.view(), limit, row_weights.data, h, ctx);
+  ExpertJobs<T> jobs(arrivals.runs, ctx);
   jobs.Forward(h, params, kW2, out);
   jobs.Run();
-  CombineRows<T>(out, saved.groups, z, ctx);
+  const MatView<const T> returned = FromExperts(params, arrivals, out, rows, scratch.rows);
+  if (z.rows == 0) return;
+  CombineRows<T>(returned, saved.groups, z, ctx);
   const MatView<T> shared_h = scratch.h.Resize(z.rows, saved.shared_gate.cols());
   SwiGluForward<T>(saved.shared_gate.view(), saved.shared_up.view(), limit, nullptr, shared_h, ctx);
   Gemm(ForwardJob<T>(shared_h, params.shared.w2, true, z), ctx);
@@ -273,31 +283,35 @@ void MoeBackward(MatView<const T> x, MatView<const T> weights, const MoeParams<T
                  const MoeSaved<T>& saved, MatView<const T> d_z, MatView<T> d_x,
                  MatView<T> d_weights, MoeScratch<T>& scratch, const kernels::Context& ctx) {
   const ExpertGroups& groups = saved.groups;
+  const ExpertArrivals& arrivals = saved.arrivals;
   const size_t rows = groups.row_token.size();
   const size_t width = saved.gate.cols();
-  T* row_weights = scratch.row_weights.Resize(rows, 1).data;
-  for (size_t slot = 0; slot < rows; ++slot) {
-    row_weights[groups.slot_row[slot]] = weights.data[slot];
-  }
-  const MatView<T> d_rows = scratch.out.Resize(rows, x.cols);
-  const MatView<T> h = scratch.h.Resize(rows, width);
-  const MatView<T> d_gate = scratch.d_gate.Resize(rows, width);
-  const MatView<T> d_up = scratch.d_up.Resize(rows, width);
-  T* d_row_weights = scratch.d_row_weights.Resize(rows, 1).data;
+  const MatView<T> row_weights =
+      ToExperts(params, arrivals, GatherWeights(weights.data, groups, scratch.row_weights),
+                scratch.arrived_weights);
+  const MatView<T> own_d_rows = scratch.out.Resize(rows, x.cols);
+  GatherRows(d_z, groups, own_d_rows, ctx);
+  const MatView<T> d_rows = ToExperts(params, arrivals, own_d_rows, scratch.d_arrived);
+  const MatView<T> h = scratch.h.Resize(arrivals.num_rows, width);
+  const MatView<T> d_gate = scratch.d_gate.Resize(arrivals.num_rows, width);
+  const MatView<T> d_up = scratch.d_up.Resize(arrivals.num_rows, width);
+  const MatView<T> d_row_weights = scratch.d_row_weights.Resize(arrivals.num_rows, 1);
   const T limit = static_cast<T>(params.limit);
-  GatherRows(d_z, groups, d_rows, ctx);
-  SwiGluForward<T>(saved.gate.view(), saved.up.view(), limit, row_weights, h, ctx);
-  ExpertJobs<T> jobs(groups, ctx);
+  SwiGluForward<T>(saved.gate.view(), saved.up.view(), limit, row_weights.data, h, ctx);
+  ExpertJobs<T> jobs(arrivals.runs, ctx);
   jobs.Input(d_rows, params, kW2, false, d_gate);
   jobs.Gradient(d_rows, h, params, kW2);
   jobs.Run();
-  SwiGluBackward<T>(saved.gate.view(), saved.up.view(), limit, row_weights, d_gate, d_gate, d_up,
-                    d_row_weights, ctx);
+  SwiGluBackward<T>(saved.gate.view(), saved.up.view(), limit, row_weights.data, d_gate, d_gate,
+                    d_up, d_row_weights.data, ctx);
+  const MatView<const T> own_d_weights =
+      FromExperts(params, arrivals, d_row_weights, rows, scratch.row_weights);
   for (size_t slot = 0; slot < rows; ++slot) {
-    d_weights.data[slot] = d_row_weights[groups.slot_row[slot]];
+    d_weights.data[slot] = own_d_weights.data[groups.slot_row[slot]];
   }
-  const MatView<T> x_rows = scratch.rows.Resize(rows, x.cols);
-  GatherRows(x, groups, x_rows, ctx);
+  const MatView<T> own_rows = scratch.rows.Resize(rows, x.cols);
+  GatherRows(x, groups, own_rows, ctx);
+  const MatView<T> x_rows = ToExperts(params, arrivals, own_rows, scratch.arrived);
   // d_rows has been read: its memory takes the gradient of the gathered inputs.
   jobs.Input(d_gate, params, kW1, false, d_rows);
   jobs.Gradient(d_gate, x_rows, params, kW1);
@@ -305,7 +319,9 @@ void MoeBackward(MatView<const T> x, MatView<const T> weights, const MoeParams<T
   jobs.Run();
   jobs.Input(d_up, params, kW3, true, d_rows);
   jobs.Run();
-  CombineRows<T>(d_rows, groups, d_x, ctx);
+  const MatView<const T> returned = FromExperts(params, arrivals, d_rows, rows, scratch.out);
+  if (x.rows == 0) return;
+  CombineRows<T>(returned, groups, d_x, ctx);
   SharedBackward(x, params, saved, d_z, d_x, scratch, ctx);
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cachalot/kernels/context.h"
+#include "cachalot/train/expert_exchange.h"
 #include "cachalot/train/matrix.h"
 
 namespace cachalot::train {
@@ -40,21 +41,14 @@ struct MoeParams {
   std::vector<ExpertParams<T>> experts;
   ExpertParams<T> shared;
   double limit = 10.0;
+  ExpertExchange* exchange = nullptr;  // null: all experts are on this rank
 };
-
-// (token, slot) pairs in the order of their experts: row r belongs to the expert e with
-// first_row[e] <= r < first_row[e + 1], tokens ascending.
-struct ExpertGroups {
-  std::vector<size_t> first_row;    // [E + 1]
-  std::vector<uint32_t> row_token;  // [T A]
-  std::vector<uint32_t> slot_row;   // [T, A] -> row
-};
-ExpertGroups GroupByExpert(MatView<const uint32_t> ids, size_t num_experts);
 
 template <typename T>
 struct MoeSaved {
   ExpertGroups groups;
-  Matrix<T> gate, up;                // [T A, I], grouped
+  ExpertArrivals arrivals;           // N rows; T A when all experts are here
+  Matrix<T> gate, up;                // [N, I], as they arrive
   Matrix<T> shared_gate, shared_up;  // [T, I]
 
   size_t bytes() const {
@@ -66,13 +60,17 @@ struct MoeSaved {
 // Buffers that live for one call; shared by all layers.
 template <typename T>
 struct MoeScratch {
-  Matrix<T> rows, h, out;   // [T A, D], [T A, I], [T A, D]
-  Matrix<T> d_gate, d_up;   // [T A, I]
-  Matrix<T> d_row_weights;  // [T A, 1]
+  Matrix<T> rows, h, out;   // [T A, D], [N, I], [T A or N, D]
+  Matrix<T> d_gate, d_up;   // [N, I]
+  Matrix<T> d_row_weights;  // [N, 1]
   Matrix<T> row_weights;    // [T A, 1]
+  // Not used when all experts are here.
+  Matrix<T> arrived, d_arrived;  // [N, D]
+  Matrix<T> arrived_weights;     // [N, 1]
 };
 
-// The first half: x [T, D], ids [T, A] -> all of `saved`.
+// The first half: x [T, D], ids [T, A] -> all of `saved`. With an exchange, all ranks call both
+// halves, those without tokens with T = 0: their experts are needed.
 template <typename T>
 void MoeGateUpForward(MatView<const T> x, MatView<const uint32_t> ids, const MoeParams<T>& params,
                       MoeSaved<T>& saved, MoeScratch<T>& scratch, const kernels::Context& ctx);
@@ -80,7 +78,8 @@ void MoeGateUpForward(MatView<const T> x, MatView<const uint32_t> ids, const Moe
 template <typename T>
 void MoeForward(MatView<const T> weights, const MoeParams<T>& params, const MoeSaved<T>& saved,
                 MatView<T> z, MoeScratch<T>& scratch, const kernels::Context& ctx);
-// d_x and d_weights [T, A] overwritten.
+// d_x and d_weights [T, A] overwritten. With an exchange, the gradient of an expert is summed for
+// each source apart: Weight::GradientOf.
 template <typename T>
 void MoeBackward(MatView<const T> x, MatView<const T> weights, const MoeParams<T>& params,
                  const MoeSaved<T>& saved, MatView<const T> d_z, MatView<T> d_x,

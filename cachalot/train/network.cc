@@ -131,6 +131,8 @@ class Network<T>::Impl {
              .window_rope = {},
              .compressed_rope = {},
              .scratch = {}} {
+    for (LayerParams<T>& p : params_.layers) p.ffn.moe.exchange = options.experts;
+    if (params_.mtp) params_.mtp->layer.ffn.moe.exchange = options.experts;
     for (const LayerParams<T>& p : params_.layers) layers_.emplace_back(config_, p);
     if (params_.mtp) mtp_.emplace(config_, *params_.mtp);
     SharePlaces(options.recompute);
@@ -148,6 +150,15 @@ class Network<T>::Impl {
     Record(with_mtp);
     if (options.backward) Backward(with_mtp);
     return sums;
+  }
+
+  // The experts' part of Run, layer by layer in its order.
+  void Serve(const RunOptions& options) {
+    for (Layer<T>& layer : layers_) layer.ffn.ServeForward(env_);
+    if (mtp_) mtp_->layer.ffn.ServeForward(env_);
+    if (!options.backward) return;
+    if (mtp_ && options.scales.mtp != 0) mtp_->layer.ffn.ServeBackward(env_);
+    for (size_t l = layers_.size(); l-- > 0;) layers_[l].ffn.ServeBackward(env_);
   }
 
   std::vector<double> ResidualGains() const {
@@ -432,6 +443,11 @@ Network<T>::~Network() = default;
 template <typename T>
 LossSums Network<T>::Run(const TrainBatch& batch, const RunOptions& options) {
   return impl_->Run(batch, options);
+}
+
+template <typename T>
+void Network<T>::Serve(const RunOptions& options) {
+  impl_->Serve(options);
 }
 
 template <typename T>

@@ -15,6 +15,7 @@
 #include "cachalot/model/config.h"
 #include "cachalot/train/attention.h"
 #include "cachalot/train/batch.h"
+#include "cachalot/train/expert_exchange.h"
 #include "cachalot/train/hyper.h"
 #include "cachalot/train/parameters.h"
 #include "cachalot/train/recompute.h"
@@ -66,7 +67,12 @@ enum class Precision : uint8_t {
 struct NetworkOptions {
   Precision precision = Precision::kFloat32;
   ResidualMap residual = ResidualMap::kSinkhorn;
-  RecomputeSet recompute;  // changes memory and time, never a bit
+  // Changes memory and time, never a bit. Without expert_gate_up where `experts` is set: making it
+  // again would need the other ranks.
+  RecomputeSet recompute;
+  // Null: all routed experts are here. Else the set holds those of this rank, with a gradient for
+  // each rank's tokens (Weight::GradientOf), and all ranks make the same calls of Run, or Serve.
+  ExpertExchange* experts = nullptr;  // outlives the network
 };
 
 enum class CsaMode : uint8_t {
@@ -101,6 +107,9 @@ class Network {
   // batch and target only, not on threads. A batch with a token >= vocab_size, or without the
   // targets a loss needs, is a bug.
   LossSums Run(const TrainBatch& batch, const RunOptions& options);
+  // In place of a Run with these options, for a rank without tokens: its experts are computed for
+  // those of the other ranks. Needs an exchange.
+  void Serve(const RunOptions& options);
   // CompositeGains of the main layers' maps in the last Run: two entries a layer.
   std::vector<double> ResidualGains() const;
   // Memory of what the main layers keep from forward to backward; PlanMemory counts it beforehand.

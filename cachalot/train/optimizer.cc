@@ -32,14 +32,26 @@ void ForSlices(size_t size, const Task& task) {
 
 }  // namespace
 
-Optimizer::Optimizer(const model::Config& config, const ParameterSet& set,
-                     const OptimizerOptions& options)
-    : options_(options) {
-  for (size_t i = 0; i < set.parameters.size(); ++i) {
-    const Parameter& p = set.parameters[i];
+std::vector<OptimizerRule> RulesFor(const model::Config& config, const ParameterSet& set,
+                                    const OptimizerOptions& options) {
+  std::vector<OptimizerRule> rules;
+  for (const Parameter& p : set.parameters) {
     OptimizerRule rule = RuleFor(config, p.name, p.rows, p.cols);
     if (!options.muon && rule.kind == OptimizerKind::kMuon) rule.kind = OptimizerKind::kAdamW;
-    OptimizerState state;
+    rules.push_back(std::move(rule));
+  }
+  return rules;
+}
+
+Optimizer::Optimizer(const model::Config& config, const ParameterSet& set,
+                     const OptimizerOptions& options)
+    : options_(options), rules_(RulesFor(config, set, options)) {
+  state_.resize(set.parameters.size());
+  for (size_t i = 0; i < set.parameters.size(); ++i) {
+    const Parameter& p = set.parameters[i];
+    const OptimizerRule& rule = rules_[i];
+    OptimizerState& state = state_[i];
+    if (!p.held()) continue;
     if (rule.kind != OptimizerKind::kNone) state.first = AlignedBuffer<float>(p.size());
     if (rule.kind == OptimizerKind::kAdamW) {
       state.second = AlignedBuffer<float>(p.size());
@@ -52,8 +64,6 @@ Optimizer::Optimizer(const model::Config& config, const ParameterSet& set,
         row += rows;
       }
     }
-    rules_.push_back(std::move(rule));
-    state_.push_back(std::move(state));
   }
   // Large ones first, so that the last tasks of a step are short ones.
   std::stable_sort(blocks_.begin(), blocks_.end(),

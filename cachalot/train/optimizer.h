@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,14 +27,15 @@ struct OptimizerOptions {
 
 // What a parameter's optimizer remembers; part of a training checkpoint.
 struct OptimizerState {
-  AlignedBuffer<float> first;   // Muon: momentum; AdamW: first moment; empty for kNone
+  AlignedBuffer<float> first;   // Muon: momentum; AdamW: first moment
   AlignedBuffer<float> second;  // AdamW: second moment
   uint64_t steps = 0;           // of this parameter: AdamW's bias correction
 };
 
 class Optimizer {
  public:
-  // `set` gives names and shapes; later calls pass the same set. State starts at zero.
+  // `set` gives names and shapes; later calls pass the same set. State starts at zero. What the set
+  // does not hold has none: Step counts its steps and leaves the rest to the rank that holds it.
   Optimizer(const model::Config& config, const ParameterSet& set, const OptimizerOptions& options);
 
   // value <- value - update(grad), for every parameter that is not frozen; gradients are left as
@@ -49,8 +51,6 @@ class Optimizer {
   const std::vector<OptimizerRule>& rules() const { return rules_; }
   std::vector<OptimizerState>& state() { return state_; }
   const std::vector<OptimizerState>& state() const { return state_; }
-  // Of Newton-Schulz in one Step with nothing frozen.
-  double newton_schulz_flop() const;
 
  private:
   // One matrix for Muon: rows [row, row + rows) of a parameter.
@@ -65,6 +65,7 @@ class Optimizer {
     size_t begin, size;
   };
 
+  double newton_schulz_flop() const;  // of one Step with nothing frozen
   void StepMuon(ParameterSet& set, float lr, std::span<const uint8_t> frozen,
                 const kernels::Context& ctx);
   void LoadNesterov(const Block& block, ParameterSet& set, MatView<float> x);
@@ -78,14 +79,27 @@ class Optimizer {
   std::vector<Slice> slices_;
 };
 
-// sqrt of the sum of squares of all gradients, summed in fixed slices and order.
-double GradientNorm(const ParameterSet& set, const kernels::Context& ctx);
+// The rules of a set's parameters, in its order.
+std::vector<OptimizerRule> RulesFor(const model::Config& config, const ParameterSet& set,
+                                    const OptimizerOptions& options);
+
+// All below pass over the gradients of what the set holds.
+
+// Sums of squares of all gradients in slices that depend on shapes alone; 0 for those of parameters
+// that are not held, so that the slices of all ranks add up to the same numbers as those of one.
+std::vector<double> GradientSquares(const ParameterSet& set, const kernels::Context& ctx);
+// sqrt of the sum of slices, in order.
+double NormOf(std::span<const double> squares);
 
 // Gradients times `factor`.
 void ScaleGradients(ParameterSet& set, float factor, const kernels::Context& ctx);
 
-// The first parameter with a value or gradient that is no finite number: its name and whether it is
-// the gradient; empty if there is none. What stops a run must name what broke.
-std::string FirstNonFinite(const ParameterSet& set, const kernels::Context& ctx);
+// The first parameter with a value or gradient that is no finite number, for what stops a run must
+// name what broke; nullopt if there is none.
+struct NonFinite {
+  size_t parameter = 0;
+  bool gradient = false;  // the value is finite
+};
+std::optional<NonFinite> FirstNonFinite(const ParameterSet& set, const kernels::Context& ctx);
 
 }  // namespace cachalot::train

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 #include <vector>
 
@@ -22,6 +23,12 @@ struct OptimizerRule {
   // kMuon: rows of each logically independent matrix, in order; they add up to the tensor's rows.
   std::vector<size_t> blocks;
 };
+
+// Arrays of a parameter's size that its optimizer remembers.
+inline uint32_t NumMoments(const OptimizerRule& rule) {
+  if (rule.kind == OptimizerKind::kNone) return 0;
+  return rule.kind == OptimizerKind::kMuon ? 1 : 2;
+}
 
 // The paper names embedding, prediction head, norms, static biases and gating factors of mHC for
 // AdamW, everything else Muon. Where it is silent we choose:

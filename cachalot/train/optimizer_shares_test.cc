@@ -23,6 +23,26 @@ TEST(AssignOwners, LargeOnesFirstToTheLeastLoadedRank) {
   EXPECT_TRUE(AssignOwners({}, 4).empty());
 }
 
+TEST(AssignOwners, LevelsWhatIsFreeAroundWhatIsFixed) {
+  EXPECT_EQ(AssignOwners(std::vector<double>{1, 9, 3, 3}, 2, {kAnyRank, 1, kAnyRank, kAnyRank}),
+            (std::vector<uint32_t>{0, 1, 0, 0}));
+}
+
+TEST(ShareParameters, DealsOutRoutedExpertsInBlocks) {
+  ParameterSet set;
+  for (const char* name : {"layers.0.ffn.experts.0.w1.weight", "layers.0.ffn.experts.1.w2.weight",
+                           "layers.3.ffn.experts.11.w3.weight", "mtp.0.ffn.experts.5.w1.weight",
+                           "layers.0.ffn.shared_experts.w1.weight", "layers.0.ffn.gate.weight"}) {
+    set.parameters.push_back({name, 8, 8, {}, {}});
+  }
+  const std::vector<OptimizerRule> rules(6, {.kind = OptimizerKind::kMuon, .blocks = {8}});
+  const auto four = ShareParameters(set, rules, 12, 4, ExpertPlacement::kDistributed);
+  EXPECT_EQ(four.replicated, (std::vector<uint8_t>{0, 0, 0, 0, 1, 1}));
+  EXPECT_EQ(four.owners, (std::vector<uint32_t>{0, 0, 3, 1, 2, 1}));
+  const auto one = ShareParameters(set, rules, 12, 1, ExpertPlacement::kDistributed);
+  EXPECT_EQ(one.replicated, std::vector<uint8_t>(6, 1));
+}
+
 // Whatever the costs: no rank exceeds the mean by more than one parameter.
 TEST(AssignOwners, LoadsAreLevelToWithinOneParameter) {
   std::vector<double> costs;

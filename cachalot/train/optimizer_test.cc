@@ -317,14 +317,55 @@ TEST(Gradients, NormScaleAndFirstNonFinite) {
   for (const Parameter& p : set.parameters) {
     for (const float g : p.grad.span()) sum += double{g} * g;
   }
-  EXPECT_NEAR(GradientNorm(set, BestContext(pool)), std::sqrt(sum), 1e-12 * std::sqrt(sum));
+  const auto norm = [&] { return NormOf(GradientSquares(set, BestContext(pool))); };
+  EXPECT_NEAR(norm(), std::sqrt(sum), 1e-12 * std::sqrt(sum));
   ScaleGradients(set, 0.5f, BestContext(pool));
-  EXPECT_NEAR(GradientNorm(set, BestContext(pool)), 0.5 * std::sqrt(sum), 1e-12 * std::sqrt(sum));
-  EXPECT_EQ(FirstNonFinite(set, BestContext(pool)), "");
+  EXPECT_NEAR(norm(), 0.5 * std::sqrt(sum), 1e-12 * std::sqrt(sum));
+  EXPECT_FALSE(FirstNonFinite(set, BestContext(pool)).has_value());
   set.parameters[4].grad[17] = std::numeric_limits<float>::infinity();
-  EXPECT_EQ(FirstNonFinite(set, BestContext(pool)), "layers.0.attn.wo_a.weight (gradient)");
+  const auto gradient = FirstNonFinite(set, BestContext(pool));
+  ASSERT_TRUE(gradient.has_value());
+  EXPECT_EQ(gradient->parameter, 4u);
+  EXPECT_TRUE(gradient->gradient);
   set.parameters[3].value[2] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_EQ(FirstNonFinite(set, BestContext(pool)), "layers.0.attn.wq_b.weight");
+  const auto value = FirstNonFinite(set, BestContext(pool));
+  ASSERT_TRUE(value.has_value());
+  EXPECT_EQ(value->parameter, 3u);
+  EXPECT_FALSE(value->gradient);
+}
+
+// Two ranks, each with every other parameter: what each holds moves as if it held all, and their
+// slices of the norm add up to the same bits.
+TEST(Optimizer, StepsWhatItHoldsAsIfItHeldAll) {
+  ThreadPool pool(2);
+  const Context ctx = BestContext(pool);
+  ParameterSet whole = TestSet();
+  Optimizer all(TestConfig(), whole, {});
+  const std::vector<double> squares = GradientSquares(whole, ctx);
+  all.Step(whole, 0.1f, {}, ctx);
+  std::vector<double> sum(squares.size());
+  for (size_t rank = 0; rank < 2; ++rank) {
+    ParameterSet part = TestSet();
+    for (size_t i = 0; i < part.parameters.size(); ++i) {
+      if (i % 2 != rank) part.parameters[i].value = {};
+    }
+    Optimizer optimizer(TestConfig(), part, {});
+    const std::vector<double> mine = GradientSquares(part, ctx);
+    for (size_t k = 0; k < sum.size(); ++k) sum[k] += mine[k];
+    optimizer.Step(part, 0.1f, {}, ctx);
+    for (size_t i = 0; i < part.parameters.size(); ++i) {
+      EXPECT_EQ(optimizer.state()[i].steps, all.state()[i].steps);
+      if (i % 2 != rank) {
+        EXPECT_EQ(optimizer.state()[i].first.size(), 0u);
+        continue;
+      }
+      EXPECT_EQ(std::memcmp(part.parameters[i].value.data(), whole.parameters[i].value.data(),
+                            whole.parameters[i].value.span().size_bytes()),
+                0)
+          << whole.parameters[i].name;
+    }
+  }
+  EXPECT_EQ(sum, squares);
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ namespace {
 
 using model::Storage;
 
-// Records names and shapes of model's walk as empty parameters.
+// Records names and shapes of model's walk.
 class Collector : public model::TensorSource {
  public:
   WeightView Matrix(const std::string& name, Storage /*storage*/, uint32_t rows,
@@ -44,10 +44,7 @@ class Collector : public model::TensorSource {
 
  private:
   void Add(const std::string& name, size_t rows, size_t cols) {
-    Parameter p{.name = name, .rows = rows, .cols = cols, .value = {}, .grad = {}};
-    p.value = AlignedBuffer<float>(rows * cols);
-    p.grad = AlignedBuffer<float>(rows * cols);
-    set.parameters.push_back(std::move(p));
+    set.parameters.push_back({.name = name, .rows = rows, .cols = cols, .value = {}, .grad = {}});
   }
 };
 
@@ -138,7 +135,7 @@ void ReadTable(const checkpoint::Checkpoint& ckpt, ExpertTable& table) {
 
 }  // namespace
 
-Result<ParameterSet> MakeParameters(const model::Config& config) {
+Result<ParameterSet> ListParameters(const model::Config& config) {
   if (config.draft_kind() == model::DraftKind::kDspark) {
     return Error{ErrorCode::kInvalidArgument,
                  "dspark_block_size: DSpark stages cannot be trained; remove the dspark fields"};
@@ -149,10 +146,21 @@ Result<ParameterSet> MakeParameters(const model::Config& config) {
   return std::move(collector.set);
 }
 
+Result<ParameterSet> MakeParameters(const model::Config& config) {
+  CACHALOT_TRY(ParameterSet set, ListParameters(config));
+  for (Parameter& p : set.parameters) {
+    p.value = AlignedBuffer<float>(p.size());
+    p.grad = AlignedBuffer<float>(p.size());
+  }
+  return set;
+}
+
 void InitializeParameters(const model::Config& config, uint64_t seed, ParameterSet& set,
                           bool linear_residual_maps) {
   const float diagonal = linear_residual_maps ? 1.0f : kCombDiagonal;
-  for (Parameter& p : set.parameters) FillParameter(config.hc_mult, diagonal, seed, p);
+  for (Parameter& p : set.parameters) {
+    if (p.held()) FillParameter(config.hc_mult, diagonal, seed, p);
+  }
   for (ExpertTable& table : set.tables) FillTable(config.n_routed_experts, seed, table);
 }
 

@@ -17,16 +17,20 @@
 namespace cachalot::train {
 
 // One tensor. `value` and `grad` are [rows, cols], row-major and contiguous; a 1-D tensor has
-// rows = 1. T is float to train and double where finite differences are taken.
+// rows = 1. Either is empty where it is not held: another rank does. T is float to train and double
+// where finite differences are taken.
 template <typename T>
 struct ParameterT {
   std::string name;  // released spelling: "layers.0.attn.wq_a.weight"
   size_t rows = 0;
   size_t cols = 0;
   AlignedBuffer<T> value;
-  AlignedBuffer<T> grad;  // the backward pass adds into it
+  // The backward pass adds into it. Of a distributed expert there is one for each rank's tokens,
+  // one after the other; their sum takes the place of the first.
+  AlignedBuffer<T> grad;
 
   size_t size() const { return rows * cols; }
+  bool held() const { return value.size() > 0; }
 };
 
 // Expert ids of a hash layer, [rows, cols] = [V, A]. No gradient: they are drawn once.
@@ -75,16 +79,19 @@ struct ParameterSetT {
 using Parameter = ParameterT<float>;
 using ParameterSet = ParameterSetT<float>;
 
-// Every tensor that `config` implies for the main model and one MTP block (when it has one), values
-// and gradients zero; hash tables filled with zeros. Scales of quantized checkpoints are none.
+// Names and shapes of every tensor that `config` implies for the main model and one MTP block (when
+// it has one), none held; hash tables filled with zeros. Scales of quantized checkpoints are none.
 // kInvalidArgument for a DSpark configuration, which has no training here.
+Result<ParameterSet> ListParameters(const model::Config& config);
+// The same, all held: values and gradients zero.
 Result<ParameterSet> MakeParameters(const model::Config& config);
 
-// Fills a set as a fresh model starts [V4 4.2 leaves this open; docs/design/train.md]: matrices
-// N(0, 0.02), norms 1, mHC scales 0.01 with biases that make the start a plain residual, biases,
-// sinks and position biases 0, tables drawn without repetition within a token. A pure function of
-// (config, seed), whatever the order or the number of tensors before. `linear_residual_maps`: comb
-// is its biases themselves (ResidualMap::kUnconstrained) and not what Sinkhorn makes of them.
+// Fills what is held of a set as a fresh model starts [V4 4.2 leaves this open;
+// docs/design/train.md]: matrices N(0, 0.02), norms 1, mHC scales 0.01 with biases that make the
+// start a plain residual, biases, sinks and position biases 0, tables drawn without repetition
+// within a token. A pure function of (config, seed), whatever the order or the number of tensors
+// before. `linear_residual_maps`: comb is its biases themselves (ResidualMap::kUnconstrained) and
+// not what Sinkhorn makes of them.
 void InitializeParameters(const model::Config& config, uint64_t seed, ParameterSet& set,
                           bool linear_residual_maps = false);
 

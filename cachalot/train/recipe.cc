@@ -249,6 +249,7 @@ Result<Recipe> ParseRecipe(std::string_view text, std::string_view file) {
   Recipe recipe;
   top.Text("name", recipe.name, true);
   top.Whole("seed", recipe.seed, 0, uint64_t{1} << 62);
+  top.Text("start_from", recipe.start_from);
   ReadModel(top.Table("model"), recipe, complaint);
   ReadSchedule(top.Table("schedule"), recipe, complaint);
   ReadOptimizer(top.Table("optimizer"), recipe, complaint);

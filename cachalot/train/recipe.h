@@ -54,6 +54,9 @@ struct EvaluationOptions {
 struct Recipe {
   std::string name;
   uint64_t seed = 1;
+  // A run folder: its newest checkpoint's parameters and optimizer state are where this run begins,
+  // at a step 0 of its own. Empty: random ones, by the seed.
+  std::string start_from;
   model::Config model;  // unquantized: masters are float32
   DataOptions data;
   Schedule schedule;

@@ -43,7 +43,7 @@ size_t LineOf(std::string_view piece) {
 }
 
 TEST(Recipe, PresetsLoad) {
-  for (const char* name : {"nano", "mini", "small", "bench-train", "compare"}) {
+  for (const char* name : {"nano", "mini", "mini-recall", "small", "bench-train", "compare"}) {
     const auto recipe = LoadRecipe(RecipePath(name));
     ASSERT_TRUE(recipe.ok()) << recipe.error().message;
     EXPECT_EQ(recipe->name, name);
@@ -257,6 +257,33 @@ TEST(MemoryPlan, EachChoiceOfRecomputationNeedsLess) {
   }
   recipe->memory.recompute = all;
   EXPECT_LT(PlanMemory(*recipe, 2).total_bytes(), before * 2 / 3);
+}
+
+TEST(MemoryPlan, RanksShareMastersAndMoments) {
+  auto recipe = LoadRecipe(RecipePath("small"));
+  ASSERT_TRUE(recipe.ok());
+  const auto item = [](const MemoryPlan& plan, std::string_view what) {
+    for (const PlannedMemory& i : plan.items) {
+      if (i.what == what) return i.bytes;
+    }
+    return uint64_t{0};
+  };
+  const MemoryPlan one = PlanMemory(*recipe, 1);
+  const MemoryPlan four = PlanMemory(*recipe, 1, 4);
+  EXPECT_EQ(one.parameters, four.parameters);
+  EXPECT_EQ(one.sent_bytes, 0u);
+  EXPECT_EQ(item(one, "gradients, float32"), item(four, "gradients, float32"));
+  const auto owned = [&](const MemoryPlan& plan) {
+    return item(plan, "parameters, float32") + item(plan, "Muon momentum") +
+           item(plan, "AdamW moments");
+  };
+  EXPECT_GE(owned(four), owned(one) / 4);
+  EXPECT_LT(owned(four), owned(one) / 2);
+  // Two levels of the tree are between the ranks.
+  EXPECT_LT(item(four, "gradients of subtrees of micro-batches"),
+            item(one, "gradients of subtrees of micro-batches"));
+  // Gradients out and values back: 2 P (R - 1) / R floats if all owned the same.
+  EXPECT_GE(four.sent_bytes, 4 * four.parameters * 2 * 3 / 4);
 }
 
 TEST(MemoryPlan, SmallerMicroBatchesNeedLess) {

@@ -49,7 +49,7 @@ TEST(StreamGroupSize, IsTheOneOfLeastMemory) {
     }
   }
   EXPECT_EQ(StreamGroupSize(10, Everything()), 3u);  // 3 kept, 2 made again
-  EXPECT_EQ(StreamGroupSize(86, Everything()), 8u);  // Flash's 43 layers: 9 kept, 8 made again
+  EXPECT_EQ(StreamGroupSize(86, Everything()), 8u);  // of Flash: 10 kept, 7 made again
 }
 
 TEST(Kept, IsMadeAgainOnlyAfterAnotherTookItsPlace) {

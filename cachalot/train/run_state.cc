@@ -10,8 +10,6 @@
 
 #include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
-#include "cachalot/io/atomic_file.h"
-#include "cachalot/io/checksum.h"
 #include "cachalot/io/mapped_file.h"
 
 namespace cachalot::train {
@@ -43,23 +41,23 @@ static_assert(sizeof(Header) == 64);
 
 // The arrays of the body, in order: for each parameter value, first and second moment, then tables.
 struct Array {
-  void* data;
+  void* data;  // null: not held here
   uint64_t bytes;
 };
 
-template <typename Set, typename Opt>
-std::vector<Array> Arrays(Set& set, Opt& optimizer) {
+std::vector<Array> Arrays(ParameterSet& set, Optimizer& optimizer) {
   std::vector<Array> arrays;
-  const auto add = [&](const auto* data, size_t count) {
-    arrays.push_back({const_cast<void*>(static_cast<const void*>(data)), count * sizeof(*data)});
-  };
   for (size_t i = 0; i < set.parameters.size(); ++i) {
-    const auto& state = optimizer.state()[i];
-    add(set.parameters[i].value.data(), set.parameters[i].value.size());
-    add(state.first.data(), state.first.size());
-    add(state.second.data(), state.second.size());
+    OptimizerState& state = optimizer.state()[i];
+    const uint64_t bytes = set.parameters[i].size() * sizeof(float);
+    const uint32_t moments = NumMoments(optimizer.rules()[i]);
+    arrays.push_back({set.parameters[i].value.data(), bytes});
+    if (moments > 0) arrays.push_back({state.first.data(), bytes});
+    if (moments > 1) arrays.push_back({state.second.data(), bytes});
   }
-  for (const auto& table : set.tables) add(table.ids.data(), table.ids.size());
+  for (ExpertTable& table : set.tables) {
+    arrays.push_back({table.ids.data(), table.ids.size() * sizeof(uint32_t)});
+  }
   return arrays;
 }
 
@@ -67,13 +65,11 @@ Json DescribeTensors(const ParameterSet& set, const Optimizer& optimizer) {
   Json list = Json::array();
   for (size_t i = 0; i < set.parameters.size(); ++i) {
     const Parameter& p = set.parameters[i];
-    const OptimizerState& state = optimizer.state()[i];
-    list.push_back(
-        {{"name", p.name},
-         {"rows", p.rows},
-         {"cols", p.cols},
-         {"moments", (state.first.size() > 0 ? 1 : 0) + (state.second.size() > 0 ? 1 : 0)},
-         {"steps", state.steps}});
+    list.push_back({{"name", p.name},
+                    {"rows", p.rows},
+                    {"cols", p.cols},
+                    {"moments", NumMoments(optimizer.rules()[i])},
+                    {"steps", optimizer.state()[i].steps}});
   }
   return list;
 }
@@ -211,31 +207,55 @@ std::vector<uint64_t> StepsIn(const std::string& dir) {
 
 }  // namespace
 
-Status SaveRun(const std::string& path, const RunState& state, const ParameterSet& set,
-               const Optimizer& optimizer) {
-  const std::string meta = MetaText(state, set, optimizer);
-  const std::vector<Array> arrays = Arrays(set, optimizer);
+RunWriter::RunWriter(io::AtomicFile file, std::string meta)
+    : file_(std::move(file)), meta_(std::move(meta)), checksum_(std::make_unique<io::Checksum>()) {}
+
+// The header stands first and needs the body's checksum: it is written again at the end.
+Result<RunWriter> RunWriter::Create(const std::string& path, const RunState& state,
+                                    const ParameterSet& set, const Optimizer& optimizer) {
+  CACHALOT_TRY(io::AtomicFile file, io::AtomicFile::Create(path));
+  RunWriter writer(std::move(file), MetaText(state, set, optimizer));
+  const Header nothing{};
+  CACHALOT_RETURN_IF_ERROR(writer.file_.Write(&nothing, sizeof(nothing)));
+  CACHALOT_RETURN_IF_ERROR(writer.file_.Write(writer.meta_.data(), writer.meta_.size()));
+  return writer;
+}
+
+Status RunWriter::Append(std::span<const float> array) {
+  return AppendBytes(array.data(), array.size_bytes());
+}
+
+Status RunWriter::AppendBytes(const void* data, uint64_t bytes) {
+  checksum_->Update(data, bytes);
+  body_bytes_ += bytes;
+  return file_.Write(data, bytes);
+}
+
+Status RunWriter::Finish(const ParameterSet& set) {
+  for (const ExpertTable& table : set.tables) {
+    CACHALOT_RETURN_IF_ERROR(AppendBytes(table.ids.data(), table.ids.size() * sizeof(uint32_t)));
+  }
   Header h{.version = kVersion,
            .byte_order = kByteOrder,
-           .meta_bytes = meta.size(),
-           .meta_checksum = io::Checksum64(meta.data(), meta.size())};
+           .meta_bytes = meta_.size(),
+           .body_bytes = body_bytes_,
+           .meta_checksum = io::Checksum64(meta_.data(), meta_.size()),
+           .body_checksum = checksum_->Digest()};
   std::memcpy(h.magic, kMagic, sizeof(kMagic));
-  // The header comes first and needs the body's checksum: one pass over memory for it, so that the
-  // file is written once, in order.
-  io::Checksum checksum;
-  for (const Array& array : arrays) {
-    checksum.Update(array.data, array.bytes);
-    h.body_bytes += array.bytes;
-  }
-  h.body_checksum = checksum.Digest();
   h.header_checksum = io::Checksum64(&h, offsetof(Header, header_checksum));
-  CACHALOT_TRY(io::AtomicFile file, io::AtomicFile::Create(path));
-  CACHALOT_RETURN_IF_ERROR(file.Write(&h, sizeof(h)));
-  CACHALOT_RETURN_IF_ERROR(file.Write(meta.data(), meta.size()));
-  for (const Array& array : arrays) {
-    CACHALOT_RETURN_IF_ERROR(file.Write(array.data, array.bytes));
+  CACHALOT_RETURN_IF_ERROR(file_.Rewrite(0, &h, sizeof(h)));
+  return file_.Commit();
+}
+
+Status SaveRun(const std::string& path, const RunState& state, const ParameterSet& set,
+               const Optimizer& optimizer) {
+  CACHALOT_TRY(RunWriter writer, RunWriter::Create(path, state, set, optimizer));
+  for (size_t i = 0; i < set.parameters.size(); ++i) {
+    CACHALOT_RETURN_IF_ERROR(writer.Append(set.parameters[i].value.span()));
+    CACHALOT_RETURN_IF_ERROR(writer.Append(optimizer.state()[i].first.span()));
+    CACHALOT_RETURN_IF_ERROR(writer.Append(optimizer.state()[i].second.span()));
   }
-  return file.Commit();
+  return writer.Finish(set);
 }
 
 Result<RunState> LoadRun(const std::string& path, ParameterSet& set, Optimizer& optimizer) {
@@ -276,7 +296,7 @@ Result<RunState> ParseRun(std::string_view name, const uint8_t* data, uint64_t s
                  StrCat(name, ": ", h.body_bytes, " bytes of tensors, expected ", bytes)};
   }
   for (const Array& array : arrays) {
-    if (array.bytes > 0) std::memcpy(array.data, body, array.bytes);
+    if (array.data != nullptr && array.bytes > 0) std::memcpy(array.data, body, array.bytes);
     body += array.bytes;
   }
   for (size_t i = 0; i < steps.size(); ++i) optimizer.state()[i].steps = steps[i];

@@ -4,10 +4,14 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "cachalot/base/error.h"
+#include "cachalot/io/atomic_file.h"
+#include "cachalot/io/checksum.h"
 #include "cachalot/train/optimizer.h"
 #include "cachalot/train/packed_reader.h"
 #include "cachalot/train/parameters.h"
@@ -26,14 +30,36 @@ struct RunState {
 };
 
 // Writes a file that appears whole or not at all: float32 masters, hash tables, optimizer moments
-// and step counts, `state`, each under a checksum. Streams: no copy in memory.
+// and step counts, `state`, each under a checksum. Streams: no copy in memory, so that what other
+// ranks hold can be brought here one array at a time.
+class RunWriter {
+ public:
+  // `set` and `optimizer` are described, whether or not they hold what they describe.
+  static Result<RunWriter> Create(const std::string& path, const RunState& state,
+                                  const ParameterSet& set, const Optimizer& optimizer);
+  // The next array: of each parameter in order its value, then its moments.
+  Status Append(std::span<const float> array);
+  // After the last one: the tables of `set`, and the file appears.
+  Status Finish(const ParameterSet& set);
+
+ private:
+  RunWriter(io::AtomicFile file, std::string meta);
+  Status AppendBytes(const void* data, uint64_t bytes);
+
+  io::AtomicFile file_;
+  std::string meta_;
+  std::unique_ptr<io::Checksum> checksum_;  // is not moved
+  uint64_t body_bytes_ = 0;
+};
+
+// The same at once, of a set that holds everything.
 Status SaveRun(const std::string& path, const RunState& state, const ParameterSet& set,
                const Optimizer& optimizer);
 
-// Checks the whole file, then overwrites the values, tables and optimizer state of a set and an
-// optimizer of the same model; they keep their content on any error. Gradients are not touched.
-// kDataCorruption, kVersionMismatch; kInvalidArgument if the file is of another model or optimizer,
-// naming the first tensor that differs.
+// Checks the whole file, then overwrites the values, tables and optimizer state that a set and an
+// optimizer of the same model hold; they keep their content on any error. Gradients are not
+// touched. kDataCorruption, kVersionMismatch; kInvalidArgument if the file is of another model or
+// optimizer, naming the first tensor that differs.
 Result<RunState> LoadRun(const std::string& path, ParameterSet& set, Optimizer& optimizer);
 // The same from memory; `name` starts every message.
 Result<RunState> ParseRun(std::string_view name, const uint8_t* data, uint64_t size,

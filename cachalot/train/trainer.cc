@@ -14,12 +14,11 @@
 #include "cachalot/model/inventory.h"
 #include "cachalot/train/evaluation.h"
 #include "cachalot/train/export.h"
+#include "cachalot/train/gradient_tree.h"
+#include "cachalot/train/masters.h"
 #include "cachalot/train/network.h"
-#include "cachalot/train/optimizer.h"
-#include "cachalot/train/optimizer_shares.h"
 #include "cachalot/train/packed_reader.h"
 #include "cachalot/train/run_state.h"
-#include "cachalot/train/weight_format.h"
 
 namespace cachalot::train {
 namespace {
@@ -54,6 +53,13 @@ uint64_t ActingWeights(const model::Config& c) {
 
 constexpr size_t kSlotLosses = 4;  // of a micro-batch: next token, MTP, balance, indexer
 
+// The micro-batches of a rank: `begin` and after, `count` of them. The last ones may not exist:
+// then the rank has nothing to do while others have.
+struct SlotRange {
+  size_t begin = 0;
+  size_t count = 0;
+};
+
 size_t CountTargets(const std::vector<uint32_t>& targets) {
   return targets.size() -
          static_cast<size_t>(std::count(targets.begin(), targets.end(), kNoTarget));
@@ -84,7 +90,8 @@ class Trainer::Impl {
   uint64_t step() const { return step_; }
   bool can_save() const { return !anticipating() || steps_since_anticipated() == 0; }
   const Schedule& schedule() const { return recipe_.schedule; }
-  const ParameterSet& parameters() const { return masters_; }
+  Status Export(const ExportOptions& options) { return masters_->Export(options); }
+  const ParameterSet& parameters() const { return masters_->set(); }
 
  private:
   std::string checkpoint_dir() const { return options_.run_dir + "/checkpoints"; }
@@ -100,46 +107,39 @@ class Trainer::Impl {
   PackedReader ReaderAt(uint64_t step) const;
   Status OpenMetrics();
   Status Resume();
+  Status StartFrom(const std::string& run_dir);
   Status Restore(const std::string& checkpoint);
-  void PrepareWeights(bool quantized);
-  void RoundTrip(const model::StoredTensor& stored, const Parameter& master, Parameter& out);
   std::vector<TrainBatch> ReadBatch(uint64_t step, PackedReader& reader) const;
-  void SwapGradients();
   void Anticipate();
   bool IsSpike(double loss);
   Result<StepMetrics> RollBack(const std::string& checkpoint, const StepMetrics& spike);
   bool first_rank() const { return options_.comm->rank() == 0; }
+  SlotRange OwnSlots(size_t num_batches) const;
+  LossSums RunSlot(const std::vector<TrainBatch>& batches, size_t slot, const RunOptions& run);
   LossSums AccumulateGradients(const std::vector<TrainBatch>& batches, AttentionMode mode);
-  void SumSlots(size_t begin, size_t end, const std::vector<TrainBatch>& batches, RunOptions& run,
-                std::vector<double>& slot_losses);
-  void SumOverRanks(std::vector<double>& slot_losses, LossSums& all);
+  void SumLossesAndLoads(std::vector<double>& slot_losses, LossSums& all);
   std::vector<uint8_t> Frozen(AttentionMode mode) const;
-  void TakeOptimizerStep(float lr, AttentionMode mode);
-  void GatherMoments();
   std::vector<double> MoveRouterBiases();
   Status Finish(StepMetrics& metrics);
-  Result<std::optional<double>> EvaluateHere();
-  Result<std::optional<double>> EvaluateExported(const EvaluationSet& set);
+  Result<LossSums> EvaluateNetwork(const EvaluationSet& set, AttentionMode mode);
+  Result<LossSums> EvaluateExported(const EvaluationSet& set);
 
   Recipe recipe_;
   TrainerOptions options_;
   kernels::Context ctx_;
   std::unique_ptr<comm::Communicator> alone_;
-  // Sums of finished subtrees of micro-batches, one of each level at a time.
-  std::vector<std::vector<AlignedBuffer<float>>> subtrees_;
+  GradientTree tree_;
   std::map<std::string, std::shared_ptr<const Dataset>> train_;  // by folder
   std::shared_ptr<const Dataset> validation_;
   std::optional<PackedReader> reader_;
-  ParameterSet masters_;
+  std::unique_ptr<Masters> masters_;
   // What the network computes on: the masters' values, or what their export format makes of them.
   // Gradients are its own and move to the masters for the optimizer (straight-through estimate).
   ParameterSet working_;
-  std::unique_ptr<Optimizer> optimizer_;
-  std::vector<uint32_t> owners_;  // the rank that takes each parameter's optimizer step
+  std::optional<ExpertExchange> exchange_;  // if experts are distributed
   std::unique_ptr<Network<float>> network_;
   std::optional<MetricsWriter> metrics_;
   std::vector<std::vector<uint64_t>> expert_load_;
-  std::map<std::string, model::StoredTensor, std::less<>> stored_;  // in the released format
   uint64_t step_ = 0;
   uint64_t tokens_ = 0;
   bool checkpoint_due_ = false;
@@ -199,26 +199,24 @@ Status Trainer::Impl::Open() {
   if (ec) {
     return Error{ErrorCode::kIo, StrCat(checkpoint_dir(), ": cannot create: ", ec.message())};
   }
-  CACHALOT_TRY(masters_, MakeParameters(recipe_.model));
-  CACHALOT_TRY(working_, MakeParameters(recipe_.model));
-  InitializeParameters(recipe_.model, recipe_.seed, masters_,
-                       recipe_.residual == ResidualMap::kUnconstrained);
-  for (Parameter& p : masters_.parameters) p.grad = {};  // those of `working_` visit, see Step
-  optimizer_ = std::make_unique<Optimizer>(recipe_.model, masters_, recipe_.optimizer);
-  owners_ = AssignOwners(StepCosts(masters_, *optimizer_), options_.comm->size());
-  model::Config released = recipe_.model;
-  released.quantized = true;
-  released.expert_dtype = model::ExpertDtype::kFp4;
-  for (model::StoredTensor& t : model::ListTensors(released)) stored_[t.name] = std::move(t);
+  CACHALOT_TRY(masters_, Masters::Create(recipe_, options_.experts, *options_.comm, ctx_));
   CACHALOT_RETURN_IF_ERROR(Resume());
-  for (size_t i = 0; i < masters_.tables.size(); ++i) {
-    working_.tables[i].ids = masters_.tables[i].ids;
+  working_ = masters_->MakeWorking();
+  if (options_.experts == ExpertPlacement::kDistributed && options_.comm->size() > 1) {
+    if (recipe_.memory.recompute.contains(Recomputable::kExpertGateUp)) {
+      return Error{
+          ErrorCode::kInvalidArgument,
+          "[memory].recompute has \"expert_gate_up\", which distributed experts cannot make "
+          "again without the other ranks; leave it out, or train with --experts replicated"};
+    }
+    exchange_.emplace(recipe_.model.n_routed_experts, *options_.comm);
   }
-  network_ =
-      std::make_unique<Network<float>>(recipe_.model, working_, ctx_,
-                                       NetworkOptions{.precision = recipe_.precision.products,
-                                                      .residual = recipe_.residual,
-                                                      .recompute = recipe_.memory.recompute});
+  network_ = std::make_unique<Network<float>>(
+      recipe_.model, working_, ctx_,
+      NetworkOptions{.precision = recipe_.precision.products,
+                     .residual = recipe_.residual,
+                     .recompute = recipe_.memory.recompute,
+                     .experts = exchange_ ? &*exchange_ : nullptr});
   expert_load_.assign(recipe_.model.num_hidden_layers + recipe_.model.num_draft_layers(),
                       std::vector<uint64_t>(recipe_.model.n_routed_experts));
   flop_per_token_ = 6.0 * static_cast<double>(ActingWeights(recipe_.model));
@@ -236,14 +234,24 @@ Status Trainer::Impl::OpenMetrics() {
 
 Status Trainer::Impl::Resume() {
   const auto latest = LatestRun(checkpoint_dir());
+  if (latest.ok()) return Restore(*latest);
+  if (latest.error().code != ErrorCode::kNotFound) return latest.error();
+  return recipe_.start_from.empty() ? Status() : StartFrom(recipe_.start_from);
+}
+
+// Of the other run nothing but parameters and optimizer state: steps, data and spikes are anew.
+Status Trainer::Impl::StartFrom(const std::string& run_dir) {
+  const auto latest = LatestRun(run_dir + "/checkpoints");
   if (!latest.ok()) {
-    return latest.error().code == ErrorCode::kNotFound ? Status() : Status(latest.error());
+    return Error{latest.error().code, StrCat("start_from = \"", run_dir, "\": ",
+                                             latest.error().message, "; train that run first")};
   }
-  return Restore(*latest);
+  const auto state = masters_->Load(*latest);
+  return state.ok() ? Status() : Status(state.error());
 }
 
 Status Trainer::Impl::Restore(const std::string& checkpoint) {
-  CACHALOT_TRY(const RunState state, LoadRun(checkpoint, masters_, *optimizer_));
+  CACHALOT_TRY(const RunState state, masters_->Load(checkpoint));
   if (state.recipe != options_.recipe_text) {
     return Error{
         ErrorCode::kInvalidArgument,
@@ -265,29 +273,6 @@ Status Trainer::Impl::Restore(const std::string& checkpoint) {
   return {};
 }
 
-// The format a tensor is exported in, and back.
-void Trainer::Impl::RoundTrip(const model::StoredTensor& stored, const Parameter& master,
-                              Parameter& out) {
-  const MatView<const float> from(master.value.data(), master.rows, master.cols);
-  const MatView<float> to(out.value.data(), out.rows, out.cols);
-  if (stored.dtype == DType::kI8) return RoundTripFp4Weights(from, to, ctx_);
-  if (stored.dtype == DType::kF8E4M3) return RoundTripFp8Weights(from, to, ctx_);
-  if (stored.dtype == DType::kBF16) return RoundTripBf16Weights(from, to, ctx_);
-  std::copy(master.value.span().begin(), master.value.span().end(), out.value.data());
-}
-
-void Trainer::Impl::PrepareWeights(bool quantized) {
-  for (size_t i = 0; i < masters_.parameters.size(); ++i) {
-    const Parameter& master = masters_.parameters[i];
-    Parameter& out = working_.parameters[i];
-    if (quantized) {
-      RoundTrip(stored_.find(master.name)->second, master, out);
-    } else {
-      std::copy(master.value.span().begin(), master.value.span().end(), out.value.data());
-    }
-  }
-}
-
 std::vector<TrainBatch> Trainer::Impl::ReadBatch(uint64_t step, PackedReader& reader) const {
   const uint64_t rows = BatchSequences(schedule(), step);
   const uint64_t micro = MicroBatchSequences(schedule(), step);
@@ -302,6 +287,21 @@ std::vector<TrainBatch> Trainer::Impl::ReadBatch(uint64_t step, PackedReader& re
     AppendSequence(row, recipe_.model.bos_token_id, batches[r / micro]);
   }
   return batches;
+}
+
+// Each rank has an aligned range of the tree's leaves, of the same size, and takes as many turns as
+// the first, which has most: with distributed experts they go side by side.
+SlotRange Trainer::Impl::OwnSlots(size_t num_batches) const {
+  const size_t ranks = options_.comm->size();
+  const size_t share = std::max(std::bit_ceil(num_batches), ranks) / ranks;
+  return {.begin = options_.comm->rank() * share, .count = std::min(share, num_batches)};
+}
+
+LossSums Trainer::Impl::RunSlot(const std::vector<TrainBatch>& batches, size_t slot,
+                                const RunOptions& run) {
+  if (slot < batches.size()) return network_->Run(batches[slot], run);
+  if (exchange_) network_->Serve(run);
+  return {};
 }
 
 LossSums Trainer::Impl::AccumulateGradients(const std::vector<TrainBatch>& batches,
@@ -328,53 +328,23 @@ LossSums Trainer::Impl::AccumulateGradients(const std::vector<TrainBatch>& batch
   run.scales.indexer = run.indexer_loss ? mean(1.0, all.tokens) : 0.0;
   for (auto& layer : expert_load_) std::fill(layer.begin(), layer.end(), uint64_t{0});
   std::vector<double> slot_losses(kSlotLosses * batches.size());
-  const size_t share = std::max<size_t>(std::bit_ceil(batches.size()), options_.comm->size()) /
-                       options_.comm->size();
-  const size_t begin = options_.comm->rank() * share;
-  SumSlots(begin, begin + share, batches, run, slot_losses);
-  SumOverRanks(slot_losses, all);
+  const SlotRange slots = OwnSlots(batches.size());
+  const auto run_slot = [&](size_t i) {
+    const size_t slot = slots.begin + i;
+    const bool exists = slot < batches.size();
+    if (exists && anticipating()) run.replay = &anticipated_[steps_since_anticipated()][slot];
+    const LossSums sums = RunSlot(batches, slot, run);
+    const double losses[kSlotLosses] = {sums.ce, sums.mtp, sums.balance, sums.indexer};
+    if (exists) std::ranges::copy(losses, &slot_losses[kSlotLosses * slot]);
+  };
+  tree_.Sum(working_, slots.count, run_slot, ctx_);
+  SumLossesAndLoads(slot_losses, all);
   return all;
 }
 
-// The gradients of micro-batches [begin, end), a range of a power of two aligned to its size, by
-// the tree (left half) + (right half); beyond the last micro-batch there is nothing. Which rank
-// sums which subtree changes no bit. Gradients are never -0 (they start at +0), so that adding the
-// +0 of a rank without micro-batches changes none either.
-void Trainer::Impl::SumSlots(size_t begin, size_t end, const std::vector<TrainBatch>& batches,
-                             RunOptions& run, std::vector<double>& slot_losses) {
-  if (end - begin == 1 || begin >= batches.size()) {
-    working_.ZeroGradients();
-    if (begin >= batches.size()) return;
-    if (anticipating()) run.replay = &anticipated_[steps_since_anticipated()][begin];
-    const LossSums sums = network_->Run(batches[begin], run);
-    const double losses[kSlotLosses] = {sums.ce, sums.mtp, sums.balance, sums.indexer};
-    std::copy_n(losses, kSlotLosses, slot_losses.begin() + static_cast<long>(kSlotLosses * begin));
-    return;
-  }
-  const size_t middle = begin + (end - begin) / 2;
-  SumSlots(begin, middle, batches, run, slot_losses);
-  if (middle >= batches.size()) return;
-  const auto level = static_cast<size_t>(std::countr_zero(end - begin)) - 1;
-  if (subtrees_.size() <= level) subtrees_.resize(level + 1);
-  std::vector<AlignedBuffer<float>>& left = subtrees_[level];
-  for (size_t i = left.size(); i < working_.parameters.size(); ++i) {
-    left.emplace_back(working_.parameters[i].size());
-  }
-  // Copied, not swapped: the network holds on to where its gradients are.
-  ctx_.pool->ParallelFor(left.size(), [&](size_t i, size_t) {
-    std::ranges::copy(working_.parameters[i].grad.span(), left[i].data());
-  });
-  SumSlots(middle, end, batches, run, slot_losses);
-  ctx_.pool->ParallelFor(left.size(), [&](size_t i, size_t) {
-    const std::span<float> grad = working_.parameters[i].grad.span();
-    for (size_t k = 0; k < grad.size(); ++k) grad[k] += left[i][k];
-  });
-}
-
-// Losses in the order of the micro-batches; each was filled by one rank.
-void Trainer::Impl::SumOverRanks(std::vector<double>& slot_losses, LossSums& all) {
+// Over ranks; losses in the order of the micro-batches, each filled by one rank.
+void Trainer::Impl::SumLossesAndLoads(std::vector<double>& slot_losses, LossSums& all) {
   comm::Communicator& comm = *options_.comm;
-  for (Parameter& p : working_.parameters) comm.TreeSum(p.grad.span());
   comm.ExactSum(slot_losses);
   for (size_t at = 0; at < slot_losses.size(); at += kSlotLosses) {
     all.ce += slot_losses[at];
@@ -385,13 +355,13 @@ void Trainer::Impl::SumOverRanks(std::vector<double>& slot_losses, LossSums& all
   for (std::vector<uint64_t>& layer : expert_load_) {
     std::vector<double> load(layer.begin(), layer.end());
     comm.ExactSum(load);
-    std::transform(load.begin(), load.end(), layer.begin(),
-                   [](double count) { return static_cast<uint64_t>(count); });
+    std::ranges::transform(load, layer.begin(),
+                           [](double count) { return static_cast<uint64_t>(count); });
   }
 }
 
-// The routing of the next anticipate_lag steps, by the parameters of now. The
-// gate weights are still computed at each step: only the choice is old. [report.md 7.5]
+// The routing of the next anticipate_lag steps for this rank's micro-batches, by the parameters of
+// now. The gate weights are still computed at each step: only the choice is old. [report.md 7.5]
 void Trainer::Impl::Anticipate() {
   PackedReader ahead = *reader_;
   RunOptions run;
@@ -402,10 +372,13 @@ void Trainer::Impl::Anticipate() {
   for (uint64_t step = step_; step < end; ++step) {
     const bool sparse = StageAt(schedule(), step).attention == AttentionMode::kSparse;
     run.csa = sparse ? CsaMode::kSparse : CsaMode::kDense;
-    std::vector<Selections>& selections = anticipated_.emplace_back();
-    for (const TrainBatch& batch : ReadBatch(step, ahead)) {
-      run.record = &selections.emplace_back();
-      network_->Run(batch, run);
+    const std::vector<TrainBatch> batches = ReadBatch(step, ahead);
+    std::vector<Selections>& selections = anticipated_.emplace_back(batches.size());
+    const SlotRange slots = OwnSlots(batches.size());
+    for (size_t slot = slots.begin; slot < slots.begin + slots.count; ++slot) {
+      run.record = slot < batches.size() ? &selections[slot] : nullptr;
+      RunSlot(batches, slot, run);
+      if (run.record == nullptr) continue;
       run.record->unbiased.clear();
       run.record->entries.clear();
     }
@@ -434,41 +407,16 @@ Result<StepMetrics> Trainer::Impl::RollBack(const std::string& checkpoint,
 
 // What has no gradients keeps its values: decay alone would shrink it.
 std::vector<uint8_t> Trainer::Impl::Frozen(AttentionMode mode) const {
-  std::vector<uint8_t> frozen(masters_.parameters.size());
+  const std::vector<Parameter>& parameters = masters_->set().parameters;
+  std::vector<uint8_t> frozen(parameters.size());
   for (size_t i = 0; i < frozen.size(); ++i) {
-    const bool indexer = IsIndexer(masters_.parameters[i].name);
+    const bool indexer = IsIndexer(parameters[i].name);
     if (mode == AttentionMode::kDense) frozen[i] = indexer ? 1 : 0;
     if (mode == AttentionMode::kIndexerWarmup) frozen[i] = indexer ? 0 : 1;
     const bool unused = recipe_.residual == ResidualMap::kIdentity;
-    if (unused && IsHyperMap(masters_.parameters[i].name)) frozen[i] = 1;
+    if (unused && IsHyperMap(parameters[i].name)) frozen[i] = 1;
   }
   return frozen;
-}
-
-// Each rank moves the parameters it owns, then all get their values: the same bits as if each had
-// moved them all. Step counts go on everywhere, moments only with the owner. [report.md 6.4]
-void Trainer::Impl::TakeOptimizerStep(float lr, AttentionMode mode) {
-  comm::Communicator& comm = *options_.comm;
-  const std::vector<uint8_t> frozen = Frozen(mode);
-  std::vector<uint8_t> not_mine = frozen;
-  for (size_t i = 0; i < not_mine.size(); ++i) {
-    if (owners_[i] != comm.rank()) not_mine[i] = 1;
-  }
-  optimizer_->Step(masters_, lr, not_mine, ctx_);
-  for (size_t i = 0; i < frozen.size(); ++i) {
-    if (frozen[i] != 0) continue;
-    if (owners_[i] != comm.rank()) ++optimizer_->state()[i].steps;
-    comm.Broadcast(masters_.parameters[i].value.span(), owners_[i]);
-  }
-}
-
-// For a checkpoint, which any number of ranks can go on from.
-void Trainer::Impl::GatherMoments() {
-  for (size_t i = 0; i < owners_.size(); ++i) {
-    OptimizerState& state = optimizer_->state()[i];
-    options_.comm->Broadcast(state.first.span(), owners_[i]);
-    options_.comm->Broadcast(state.second.span(), owners_[i]);
-  }
 }
 
 // b_i rises where fewer tokens than the mean came, falls where more. [V4 4.2.2; V3 2.1.2]
@@ -485,8 +433,8 @@ std::vector<double> Trainer::Impl::MoveRouterBiases() {
     loads.push_back(mean > 0 ? static_cast<double>(largest) / mean : 0.0);
     const std::string name =
         l < c.num_hidden_layers ? StrCat("layers.", l, ".ffn.gate.bias") : "mtp.0.ffn.gate.bias";
-    Parameter* bias = masters_.Find(name);
-    if (bias == nullptr) continue;  // a hash layer
+    Parameter* bias = masters_->Find(name);
+    if (bias == nullptr) continue;  // a hash layer, or another rank moves it
     for (size_t e = 0; e < load.size(); ++e) {
       const auto count = static_cast<double>(load[e]);
       if (count < mean) bias->value[e] += recipe_.loss.bias_speed;
@@ -496,27 +444,19 @@ std::vector<double> Trainer::Impl::MoveRouterBiases() {
   return loads;
 }
 
-// Between the network's copy of the parameters, which they are added to, and the masters, which the
-// optimizer moves by them. The buffers themselves move: there is one set.
-void Trainer::Impl::SwapGradients() {
-  for (size_t i = 0; i < masters_.parameters.size(); ++i) {
-    std::swap(masters_.parameters[i].grad, working_.parameters[i].grad);
-  }
-}
-
 Result<StepMetrics> Trainer::Impl::Step() {
   const auto start = Clock::now();
   const AttentionMode mode = StageAt(schedule(), step_).attention;
   if (!metrics_) CACHALOT_RETURN_IF_ERROR(OpenMetrics());
-  PrepareWeights(quantized(step_));
+  masters_->Publish(quantized(step_), working_);
   if (anticipating() && can_save()) Anticipate();
   const std::vector<TrainBatch> batches = ReadBatch(step_, *reader_);
   const LossSums sums = AccumulateGradients(batches, mode);
-  SwapGradients();
-  const double norm = GradientNorm(masters_, ctx_);
+  masters_->TakeGradients(working_);
+  const double norm = masters_->GradientNorm();
   const double loss = sums.ce_tokens > 0 ? sums.mean_ce() : 0.0;
   if (!std::isfinite(norm) || !std::isfinite(loss)) {
-    const std::string bad = FirstNonFinite(masters_, ctx_);
+    const std::string bad = masters_->FirstNonFinite();
     return Error{ErrorCode::kDataCorruption,
                  StrCat("step ", step_, ": the loss is ", loss, " and the gradient norm ", norm,
                         bad.empty() ? "" : ", first in ", bad,
@@ -526,20 +466,20 @@ Result<StepMetrics> Trainer::Impl::Step() {
   if (IsSpike(loss)) {
     const auto checkpoint = LatestRun(checkpoint_dir());
     if (checkpoint.ok()) {
-      SwapGradients();
+      masters_->ReturnGradients(working_);
       return RollBack(*checkpoint, m);
     }
   }
   if (recipe_.clip_norm > 0 && norm > double{recipe_.clip_norm}) {
-    ScaleGradients(masters_, static_cast<float>(double{recipe_.clip_norm} / norm), ctx_);
+    masters_->ScaleGradients(static_cast<float>(double{recipe_.clip_norm} / norm));
   }
   const double lr = LearningRate(schedule(), step_);
-  TakeOptimizerStep(static_cast<float>(lr), mode);
+  masters_->Step(static_cast<float>(lr), Frozen(mode));
   m.learning_rate = lr;
   if (rolled_back_from_ > 0) m.rolled_back_from = rolled_back_from_ - 1;
   rolled_back_from_ = 0;
   if (mode != AttentionMode::kIndexerWarmup) m.expert_load = MoveRouterBiases();
-  SwapGradients();
+  masters_->ReturnGradients(working_);
   m.residual_gains = network_->ResidualGains();
   m.mhc_gain = *std::max_element(m.residual_gains.begin(), m.residual_gains.end());
   tokens_ += sums.tokens;
@@ -571,7 +511,6 @@ Status Trainer::Impl::Finish(StepMetrics& m) {
 
 Status Trainer::Impl::Save() {
   CACHALOT_CHECK(can_save());
-  GatherMoments();
   RunState state{.recipe = options_.recipe_text,
                  .step = step_,
                  .tokens = tokens_,
@@ -580,59 +519,63 @@ Status Trainer::Impl::Save() {
                              {"anticipate.until", anticipate_until_},
                              {"anticipate.spike", rolled_back_from_}}};
   spikes_.Save(state.numbers);
+  CACHALOT_RETURN_IF_ERROR(masters_->Save(RunPath(checkpoint_dir(), step_), state));
   if (first_rank()) {
-    CACHALOT_RETURN_IF_ERROR(
-        SaveRun(RunPath(checkpoint_dir(), step_), state, masters_, *optimizer_));
     CACHALOT_RETURN_IF_ERROR(PruneRuns(checkpoint_dir(), recipe_.checkpoint.keep_last));
   }
   options_.comm->Barrier();  // whoever goes on may rely on it
   return {};
 }
 
+// Rank 0 computes the loss; the others bring it what they hold.
 Result<std::optional<double>> Trainer::Impl::Evaluate() {
-  double found[2] = {};  // whether there is a loss, and it
-  if (first_rank()) {
-    CACHALOT_TRY(const std::optional<double> loss, EvaluateHere());
-    found[0] = loss ? 1 : 0;
-    found[1] = loss.value_or(0);
-  }
-  options_.comm->Broadcast(found);
-  return found[0] != 0 ? std::optional<double>(found[1]) : std::nullopt;
-}
-
-Result<std::optional<double>> Trainer::Impl::EvaluateHere() {
   if (validation_ == nullptr) return std::optional<double>();
   const uint64_t at = step_ == 0 ? 0 : step_ - 1;
-  const Stage& stage = StageAt(schedule(), at);
   const EvaluationSet set = EvaluationSetOf(recipe_, validation_, at);
-  if (quantized(at)) return EvaluateExported(set);
-  PrepareWeights(/*quantized=*/false);
+  CACHALOT_TRY(const LossSums sums, quantized(at)
+                                        ? EvaluateExported(set)
+                                        : EvaluateNetwork(set, StageAt(schedule(), at).attention));
+  double found[2] = {sums.ce, static_cast<double>(sums.ce_tokens)};
+  options_.comm->Broadcast(found);
+  return found[1] > 0 ? std::optional<double>(found[0] / found[1]) : std::nullopt;
+}
+
+Result<LossSums> Trainer::Impl::EvaluateNetwork(const EvaluationSet& set, AttentionMode mode) {
+  masters_->Publish(/*quantized=*/false, working_);
+  LossSums all;
+  if (!first_rank() && !exchange_) return all;
   RunOptions run;
   run.backward = false;
-  run.csa = stage.attention == AttentionMode::kSparse ? CsaMode::kSparse : CsaMode::kDense;
-  LossSums all;
+  run.csa = mode == AttentionMode::kSparse ? CsaMode::kSparse : CsaMode::kDense;
   CACHALOT_RETURN_IF_ERROR(
       ForEachEvaluationBatch(set, recipe_.model.bos_token_id, [&](const TrainBatch& batch) {
+        if (!first_rank()) {
+          network_->Serve(run);
+          return Status();
+        }
         const LossSums sums = network_->Run(batch, run);
         all.ce += sums.ce;
         all.ce_tokens += sums.ce_tokens;
         return Status();
       }));
-  return all.ce_tokens > 0 ? std::optional<double>(all.mean_ce()) : std::nullopt;
+  return all;
 }
 
 // Through the files of an export: nothing that could differ from what a user of the model runs.
-Result<std::optional<double>> Trainer::Impl::EvaluateExported(const EvaluationSet& set) {
+Result<LossSums> Trainer::Impl::EvaluateExported(const EvaluationSet& set) {
   const std::string dir = options_.run_dir + "/evaluation";
   std::error_code ec;
-  fs::remove_all(dir, ec);  // a killed run may have left it
-  fs::create_directories(dir, ec);
-  if (ec) return Error{ErrorCode::kIo, StrCat(dir, ": cannot create: ", ec.message())};
+  if (first_rank()) {
+    fs::remove_all(dir, ec);  // a killed run may have left it
+    fs::create_directories(dir, ec);
+    if (ec) return Error{ErrorCode::kIo, StrCat(dir, ": cannot create: ", ec.message())};
+  }
   const ExportOptions options{.out = dir + "/model", .tokenizer = "", .format = {}, .chat = false};
-  CACHALOT_RETURN_IF_ERROR(ExportCheckpoint(recipe_.model, masters_, options, ctx_));
+  CACHALOT_RETURN_IF_ERROR(masters_->Export(options));
+  if (!first_rank()) return LossSums();
   CACHALOT_TRY(const CheckpointLoss loss, EvaluateCheckpoint(options.out, set, ctx_));
   fs::remove_all(dir, ec);
-  return loss.targets > 0 ? std::optional<double>(loss.mean()) : std::nullopt;
+  return LossSums{.ce = loss.sum, .ce_tokens = loss.targets};
 }
 
 Trainer::Trainer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -652,6 +595,7 @@ bool Trainer::done() const { return impl_->step() >= impl_->schedule().steps; }
 Result<StepMetrics> Trainer::Step() { return impl_->Step(); }
 Status Trainer::Save() { return impl_->Save(); }
 Result<std::optional<double>> Trainer::Evaluate() { return impl_->Evaluate(); }
+Status Trainer::Export(const ExportOptions& options) { return impl_->Export(options); }
 const ParameterSet& Trainer::parameters() const { return impl_->parameters(); }
 double Trainer::flop_per_token() const { return impl_->flop_per_token(); }
 

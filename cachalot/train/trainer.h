@@ -12,7 +12,9 @@
 #include "cachalot/comm/communicator.h"
 #include "cachalot/kernels/context.h"
 #include "cachalot/train/evaluation.h"
+#include "cachalot/train/export.h"
 #include "cachalot/train/metrics.h"
+#include "cachalot/train/optimizer_shares.h"
 #include "cachalot/train/parameters.h"
 #include "cachalot/train/recipe.h"
 
@@ -24,15 +26,18 @@ struct TrainerOptions {
   double peak_flop_per_s = 0;  // measured, of all threads; 0: MFU is not reported
   // The ranks that share each step's micro-batches; null: this process alone. Outlives the trainer.
   comm::Communicator* comm = nullptr;
+  // Changes where memory and messages go and no bit: a run may go on with another placement.
+  ExpertPlacement experts = ExpertPlacement::kReplicated;
 };
 
 // What a run evaluates at `step`.
 EvaluationSet EvaluationSetOf(const Recipe& recipe, std::shared_ptr<const Dataset> validation,
                               uint64_t step);
 
-// One run, of one process or of the ranks of a communicator, which then make every call together.
-// Rank 0 writes metrics and checkpoints, which all ranks read: the run folder is on a file system
-// that they share. One caller at a time.
+// One run, of one process or of the ranks of a communicator, which then make every call but the
+// accessors together; one on which a call fails ends the others, which may wait for it. Rank 0
+// writes metrics and checkpoints, which all ranks read: the run folder is on a file system that
+// they share. One caller at a time.
 class Trainer {
  public:
   // Opens the data and starts from the recipe's seed, or from the newest checkpoint of the run
@@ -65,6 +70,10 @@ class Trainer {
   // attends sparsely whatever the stage); before, the network's own on the masters.
   Result<std::optional<double>> Evaluate();
 
+  // Rank 0 writes the model as ExportCheckpoint does.
+  Status Export(const ExportOptions& options);
+
+  // Values are those that this rank owns: of one rank, all.
   const ParameterSet& parameters() const;
   // Counted products of a token in forward and backward, for MFU: 6 flop a weight that acts on it.
   double flop_per_token() const;

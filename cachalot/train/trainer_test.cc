@@ -4,9 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <filesystem>
+#include <thread>
 
+#include "cachalot/io/mapped_file.h"
 #include "cachalot/train/dataset.h"
 #include "cachalot/train/export.h"
+#include "cachalot/train/run_state.h"
 #include "cachalot/train/test_support.h"
 
 namespace cachalot::train {
@@ -55,10 +59,13 @@ struct Counting {
     recipe.evaluation = {.every_steps = 5, .tokens = 100};
   }
 
-  std::unique_ptr<Trainer> Open(std::string_view run, ThreadPool& pool) {
-    auto trainer =
-        Trainer::Create(recipe, {.run_dir = dir / run, .recipe_text = "x"},
-                        {&pool, kernels::Path::kSimd, kernels::SupportedTargets().front()});
+  std::unique_ptr<Trainer> Open(std::string_view run, ThreadPool& pool,
+                                comm::Communicator* comm = nullptr,
+                                ExpertPlacement experts = ExpertPlacement::kReplicated) {
+    const TrainerOptions options{
+        .run_dir = dir / run, .recipe_text = "x", .comm = comm, .experts = experts};
+    auto trainer = Trainer::Create(
+        recipe, options, {&pool, kernels::Path::kSimd, kernels::SupportedTargets().front()});
     EXPECT_TRUE(trainer.ok()) << (trainer.ok() ? "" : trainer.error().message);
     return std::move(trainer).value();
   }
@@ -74,6 +81,30 @@ void Take(Trainer& trainer, uint64_t end, std::vector<double>* losses = nullptr)
     ASSERT_TRUE(m.ok()) << m.error().message;
     if (losses != nullptr) losses->push_back(m->loss);
   }
+}
+
+// The same on ranks, each a thread.
+void TakeOnRanks(Counting& setup, std::string_view run, uint32_t num_ranks, ExpertPlacement experts,
+                 uint64_t end) {
+  auto ranks = comm::ThreadRanks(num_ranks);
+  std::vector<std::jthread> threads;
+  for (auto& rank : ranks) {
+    threads.emplace_back([&, &comm = *rank] {
+      ThreadPool pool(1);
+      auto trainer = setup.Open(run, pool, &comm, experts);
+      while (trainer->step() < end || !trainer->can_save()) {
+        const auto m = trainer->Step();
+        CACHALOT_CHECK(m.ok());  // the others would wait
+      }
+      EXPECT_TRUE(trainer->Save().ok());
+    });
+  }
+}
+
+std::string Checkpoint(const Counting& setup, std::string_view run, uint64_t step) {
+  const auto bytes = io::ReadFile(RunPath(setup.dir / StrCat(run, "/checkpoints"), step), 1 << 30);
+  EXPECT_TRUE(bytes.ok()) << bytes.error().message;
+  return bytes.ok() ? *bytes : std::string();
 }
 
 void ExpectSameBits(const ParameterSet& a, const ParameterSet& b) {
@@ -136,6 +167,34 @@ TEST(Trainer, OpeningARunLeavesItsMetrics) {
   const auto metrics = ReadMetrics(setup.dir / "run");
   ASSERT_TRUE(metrics.ok());
   EXPECT_EQ(metrics->size(), 8u);
+}
+
+TEST(Trainer, ARunBeginsWhereAnotherEnded) {
+  Counting setup;
+  ThreadPool two(2);
+  auto first = setup.Open("first", two);
+  Take(*first, 14);
+  ASSERT_TRUE(first->Save().ok());
+
+  setup.recipe.start_from = setup.dir / "first";
+  auto second = setup.Open("second", two);
+  EXPECT_EQ(second->step(), 0u);
+  ExpectSameBits(second->parameters(), first->parameters());
+  // Stopped and resumed it is a run like any other: what it started from is not read again.
+  Take(*second, 7);
+  std::filesystem::remove_all(setup.dir / "first");
+  auto resumed = setup.Open("second", two);
+  EXPECT_EQ(resumed->step(), 5u);
+  Take(*resumed, 7);
+  ExpectSameBits(resumed->parameters(), second->parameters());
+
+  setup.recipe.start_from = setup.dir / "none";
+  const auto none =
+      Trainer::Create(setup.recipe, {.run_dir = setup.dir / "third", .recipe_text = "x"},
+                      {&two, kernels::Path::kSimd, kernels::SupportedTargets().front()});
+  ASSERT_FALSE(none.ok());
+  EXPECT_NE(none.error().message.find("train that run first"), std::string::npos)
+      << none.error().message;
 }
 
 TEST(Trainer, OnlyTheIndexerLearnsInItsWarmup) {
@@ -259,6 +318,37 @@ TEST(Trainer, SpikesRollBackAndStoppedRunsEndInTheSameBits) {
   stopped = setup.Open("stopped", pool);  // killed while it anticipates
   while (!stopped->done()) ASSERT_TRUE(stopped->Step().ok());
   ExpectSameBits(straight->parameters(), stopped->parameters());
+
+  // Ranks roll back and anticipate together.
+  TakeOnRanks(setup, "ranks", 4, ExpertPlacement::kDistributed, 56);
+  ASSERT_TRUE(straight->Save().ok());
+  EXPECT_EQ(Checkpoint(setup, "straight", 56), Checkpoint(setup, "ranks", 56));
+}
+
+// Masters, moments and losses; resumed by another number of ranks each time, with experts
+// elsewhere.
+TEST(Trainer, AnyNumberOfRanksEndsInTheSameBits) {
+  constexpr auto kReplicated = ExpertPlacement::kReplicated;
+  constexpr auto kDistributed = ExpertPlacement::kDistributed;
+  Counting setup;
+  setup.recipe.schedule.batch_tokens = 96 * 5;  // of four ranks one has none
+  ThreadPool pool(2);
+  Take(*setup.Open("one", pool), 14);
+  TakeOnRanks(setup, "ranks", 2, kDistributed, 5);
+  TakeOnRanks(setup, "ranks", 4, kReplicated, 8);
+  TakeOnRanks(setup, "ranks", 4, kDistributed, 12);
+  TakeOnRanks(setup, "ranks", 2, kReplicated, 14);
+  EXPECT_EQ(Checkpoint(setup, "one", 14), Checkpoint(setup, "ranks", 14));
+  const auto a = ReadMetrics(setup.dir / "one");
+  const auto b = ReadMetrics(setup.dir / "ranks");
+  ASSERT_TRUE(a.ok() && b.ok());
+  ASSERT_EQ(a->size(), b->size());
+  for (size_t i = 0; i < a->size(); ++i) {
+    EXPECT_EQ((*a)[i].loss, (*b)[i].loss) << i;
+    EXPECT_EQ((*a)[i].gradient_norm, (*b)[i].gradient_norm) << i;
+    EXPECT_EQ((*a)[i].validation_loss, (*b)[i].validation_loss) << i;
+    EXPECT_EQ((*a)[i].expert_load, (*b)[i].expert_load) << i;
+  }
 }
 
 TEST(Trainer, RefusesOtherRecipesAndVocabularies) {

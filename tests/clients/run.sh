@@ -10,6 +10,9 @@ shift
 work=$source/../../build/clients
 skip() { echo "SKIPPED: the client tests need $1" >&2; exit 77; }
 
+# It talks for as long as it may, which models/mini does not: streams have to be caught in the middle.
+model=$source/../../../shared/models/mini
+[ -d "$model" ] || skip "../shared/models/mini"
 command -v node >/dev/null || skip "node (package nodejs)"
 command -v npm >/dev/null || skip "npm (package npm)"
 [ "$(node -p 'Number(process.versions.node.split(".")[0]) >= 18')" = true ] ||
@@ -33,7 +36,7 @@ rm -f "$work"/*.mjs
 cp "$source"/*.mjs "$work/"
 
 export CACHALOT_KEY=sk-clients
-"$binary" serve -m "$source/../../models/mini" --port 0 --api-key "$CACHALOT_KEY" --quiet \
+"$binary" serve -m "$model" --port 0 --api-key "$CACHALOT_KEY" --quiet \
   --kv-disk "$work/kv" --kv-disk-min 128 \
   >"$work/server.out" 2>"$work/server.err" 9>&- &
 server=$!

@@ -6,7 +6,7 @@ export const url = process.env.CACHALOT_URL;
 export const key = process.env.CACHALOT_KEY;
 if (!url || !key) throw new Error("CACHALOT_URL and CACHALOT_KEY are not set: use run.sh");
 
-// The mini model continues prose; whatever it says is good. Fixed, so that failures repeat.
+// The model of run.sh continues prose; whatever it says is good. Fixed, so that failures repeat.
 export const seed = 20240607;
 export const prompt = "The morning was cold, and";
 

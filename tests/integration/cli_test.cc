@@ -64,6 +64,17 @@ class CliTest : public testing::Test {
     return path;
   }
 
+  // models/mini without the file that says it can chat: it goes on for as long as it may.
+  std::string ProseModel() const {
+    const fs::path model = folder_ / "prose";
+    fs::create_directory(model);
+    for (const auto& entry : fs::directory_iterator(CACHALOT_SOURCE_DIR "/models/mini")) {
+      if (entry.path().filename() == "generation_config.json") continue;
+      fs::create_symlink(entry.path(), model / entry.path().filename());
+    }
+    return model;
+  }
+
   fs::path folder_;
 };
 
@@ -233,15 +244,17 @@ TEST_F(CliTest, PerplexityOfTooLittleTextSaysWhatItNeeds) {
   EXPECT_NE(ran.out.find("--window"), std::string::npos);
 }
 
-// models/mini/README.md: 48.3094 over 39,424 predictions in `reference`; the issue allows 1 %.
+// Of a model that another implementation trained and measured in `reference` (its README); the
+// issue allows 1 %.
 TEST_F(CliTest, PerplexityOfHeldOutTextIsWithinOnePercent) {
-  const std::string heldout = CACHALOT_SOURCE_DIR "/../shared/models/mini/heldout.txt";
-  if (!fs::exists(heldout)) {
+  const std::string model = CACHALOT_SOURCE_DIR "/../shared/models/mini";
+  if (!fs::exists(model)) {
     std::fprintf(stderr, "*** SKIPPED: %s is not there; perplexity is unchecked ***\n",
-                 heldout.c_str());
+                 model.c_str());
     GTEST_SKIP();
   }
-  const Ran ran = RunBinary(StrCat("perplexity --window 512 --json ", heldout));
+  const Ran ran =
+      RunBinary(StrCat("perplexity --window 512 --json -m ", model, " ", model, "/heldout.txt"));
   ASSERT_EQ(ran.code, 0);
   const auto json = ParseJson(ran.out, "out");
   ASSERT_TRUE(json.ok());
@@ -249,9 +262,10 @@ TEST_F(CliTest, PerplexityOfHeldOutTextIsWithinOnePercent) {
   EXPECT_NEAR((*json)["perplexity"].get<double>(), 48.3094, 0.01 * 48.3094);
 }
 
-// Two held-out items of each skill; look-ups count twice, with and without compressed entries.
+// Four held-out items of each skill; look-ups count twice, with and without compressed entries. Of
+// all 650 the model has 98 % or more of each (models/mini/README.md).
 TEST_F(CliTest, EvalMiniScoresTheTasksBesideTheModel) {
-  const Ran ran = RunBinary("eval mini --limit 2 --json");
+  const Ran ran = RunBinary("eval mini --limit 4 --json");
   ASSERT_EQ(ran.code, 0);
   const auto json = ParseJson(ran.out, "out");
   ASSERT_TRUE(json.ok());
@@ -259,8 +273,10 @@ TEST_F(CliTest, EvalMiniScoresTheTasksBesideTheModel) {
   std::vector<std::string> skills;
   for (const Json& row : (*json)["skills"]) {
     skills.push_back(row["skill"].get<std::string>());
-    EXPECT_EQ(row["items"], 2);
-    EXPECT_EQ(row["share"].get<double>(), row["right"].get<double>() / 2);
+    EXPECT_EQ(row["items"], 4);
+    EXPECT_EQ(row["share"].get<double>(), row["right"].get<double>() / 4);
+    const bool can = skills.back() != "look-up, window only";
+    EXPECT_TRUE(can ? row["right"] >= 3 : row["right"] == 0) << skills.back() << row["right"];
     if (skills.back().starts_with("look-up")) {
       EXPECT_GE(row["min_tokens_back"], 2000);
       EXPECT_LE(row["max_tokens_back"], 4096);
@@ -306,7 +322,7 @@ TEST_F(CliTest, EvalMiniNamesTheBadLine) {
 
 TEST_F(CliTest, ChatReadsCommandsFromAPipe) {
   const std::string saved = (folder_ / "talk.json").string();
-  const Ran ran = RunBinary("chat -n 8 --seed 1 2>&1",
+  const Ran ran = RunBinary(StrCat("chat -n 8 --seed 1 -m ", ProseModel(), " 2>&1"),
                             StrCat("printf 'She was\\n/save ", saved, "\\n/quit\\n' |"));
   EXPECT_EQ(ran.code, 0) << ran.out;
   EXPECT_NE(ran.out.find("not trained to chat"), std::string::npos) << ran.out;
@@ -317,6 +333,17 @@ TEST_F(CliTest, ChatReadsCommandsFromAPipe) {
   EXPECT_EQ((*json)["messages"].size(), 2u);
 }
 
+// The model in the repository does what it was trained for, in the chat format.
+TEST_F(CliTest, MiniAnswersInAChat) {
+  const Ran ran =
+      RunBinary("chat -n 20 --temperature 0 2>&1",
+                "printf 'Repeat: fish book lamp\\n/clear\\nSort: 7 2 9 4\\n/clear\\n17 + 25\\n' |");
+  EXPECT_EQ(ran.code, 0) << ran.out;
+  for (const char* answer : {"fish book lamp\n", "2 4 7 9\n", "42\n"}) {
+    EXPECT_NE(ran.out.find(answer), std::string::npos) << answer << ran.out;
+  }
+}
+
 TEST_F(CliTest, ChatFromAPipeFailsOnTheFirstBadCommand) {
   EXPECT_EQ(RunBinary("chat 2>&1", "printf '/nonsense\\n' |").code, 1);
 }
@@ -324,13 +351,15 @@ TEST_F(CliTest, ChatFromAPipeFailsOnTheFirstBadCommand) {
 // The binary on a pseudo-terminal.
 class Terminal {
  public:
-  explicit Terminal(const fs::path& home) {
+  // A chat with `model`, of up to 4,000 tokens an answer.
+  Terminal(const fs::path& home, const std::string& model) {
     pid_ = ::forkpty(&fd_, nullptr, nullptr, nullptr);
     if (pid_ != 0) return;
     ::setenv("XDG_STATE_HOME", home.c_str(), 1);
     ::setenv("TERM", "xterm", 1);
     ::signal(SIGINT, SIG_DFL);  // a test run started in the background inherits it ignored
-    ::execl(CACHALOT_BINARY, CACHALOT_BINARY, "chat", "-n", "4000", "--seed", "1", nullptr);
+    ::execl(CACHALOT_BINARY, CACHALOT_BINARY, "chat", "-m", model.c_str(), "-n", "4000", "--seed",
+            "1", nullptr);
     ::_exit(127);
   }
   ~Terminal() {
@@ -388,7 +417,7 @@ class Terminal {
 };
 
 TEST_F(CliTest, CtrlCStopsTheAnswerAndTwiceAtTheEmptyPromptLeaves) {
-  Terminal terminal(folder_);
+  Terminal terminal(folder_, ProseModel());
   ASSERT_TRUE(terminal.ExpectPrompt()) << terminal.seen();
   terminal.Type("/help\r");
   ASSERT_TRUE(terminal.Expect("/system")) << terminal.seen();

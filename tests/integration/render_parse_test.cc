@@ -13,6 +13,7 @@
 #include "cachalot/base/strings.h"
 #include "cachalot/chat/markers.h"
 #include "cachalot/io/mapped_file.h"
+#include "cachalot/tokenizer/tokenizer.h"
 
 namespace cachalot {
 namespace {
@@ -70,10 +71,13 @@ TEST_F(RenderParseTest, RenderPrintsIds) {
   ASSERT_TRUE(ids.ok() && ids->is_array());
   // BOS, User, at least one piece of "Hi", Assistant, <think> of models/mini.
   ASSERT_GE(ids->size(), 5u);
-  EXPECT_EQ(ids->front(), 0);
-  EXPECT_EQ((*ids)[1], 3);
-  EXPECT_EQ((*ids)[ids->size() - 2], 4);
-  EXPECT_EQ(ids->back(), 5);
+  const auto tokenizer = tokenizer::Tokenizer::Load(CACHALOT_SOURCE_DIR "/models/mini");
+  ASSERT_TRUE(tokenizer.ok());
+  const auto id = [&](std::string_view marker) { return (*tokenizer)->FindSpecial(marker); };
+  EXPECT_EQ(ids->front(), id(chat::kBos));
+  EXPECT_EQ((*ids)[1], id(chat::kUserMarker));
+  EXPECT_EQ((*ids)[ids->size() - 2], id(chat::kAssistantMarker));
+  EXPECT_EQ(ids->back(), id(chat::kThinkOpen));
 }
 
 TEST_F(RenderParseTest, RenderRefusesBadRequestsWithOneLine) {

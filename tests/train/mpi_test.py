@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Training on 1, 2 and 4 ranks of mpirun gives the same bits; a lost rank ends the job.
+"""Training on 1, 2 and 4 ranks of mpirun gives the same bits, wherever the experts are; a lost rank
+ends the job.
 
     mpi_test.py CACHALOT
 
@@ -56,14 +57,18 @@ def main() -> None:
 
         quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run(command("one"), **quiet)
-        for ranks in (2, 4):
-            subprocess.run(mpirun(ranks, command(str(ranks))), **quiet)
-            files = tiny_run.expect_same(base / "one", base / str(ranks), f"{ranks} ranks")
-            print(f"{ranks} ranks: {files} files identical to those of one process")
-        lose_a_rank(command("lost"), base / "lost")
-        subprocess.run(command("lost"), **quiet)
-        tiny_run.expect_same(base / "one", base / "lost", "after a lost rank")
-        print("a lost rank ended the job; one process went on to the same bits")
+        for experts in ("replicated", "distributed"):
+            placed = ["--experts", experts]
+            for ranks in (2, 4):
+                name = f"{ranks} ranks, {experts} experts"
+                subprocess.run(mpirun(ranks, command(name) + placed), **quiet)
+                files = tiny_run.expect_same(base / "one", base / name, name)
+                print(f"{name}: {files} files identical to those of one process")
+            name = f"lost with {experts} experts"
+            lose_a_rank(command(name) + placed, base / name)
+            subprocess.run(command(name), **quiet)
+            tiny_run.expect_same(base / "one", base / name, name)
+            print(f"{name}: the job ended; one process went on to the same bits")
 
 
 if __name__ == "__main__":
