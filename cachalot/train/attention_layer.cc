@@ -13,6 +13,19 @@ namespace cachalot::train {
 
 using kernels::Context;
 
+namespace {
+
+// How a tensor is made that is x W^T.
+template <typename T>
+auto Product(Kept<Matrix<T>>& x, const Weight<T>& w, const Context& ctx) {
+  return [&x, &w, &ctx](Matrix<T>& y) {
+    const MatView<const T> in = x.view();
+    LinearForward<T>(in, w, y.Resize(in.rows, w.value.rows), ctx);
+  };
+}
+
+}  // namespace
+
 template <typename T>
 AttentionLayer<T>::AttentionLayer(const model::Config& config, const AttentionParams<T>& params)
     : p_(params),
@@ -29,7 +42,7 @@ AttentionLayer<T>::AttentionLayer(const model::Config& config, const AttentionPa
       eps_(static_cast<T>(config.rms_norm_eps)) {}
 
 template <typename T>
-AttentionInputs<T> AttentionLayer<T>::Inputs() const {
+AttentionInputs<T> AttentionLayer<T>::Inputs() {
   return {.q = q_.view(), .kv = kv_.view(), .entries = compressor_.entries.view()};
 }
 
@@ -42,7 +55,7 @@ AttentionLayout AttentionLayer<T>::Layout(const StepEnv<T>& env) const {
 }
 
 template <typename T>
-IndexerInputs<T> AttentionLayer<T>::IndexInputs() const {
+IndexerInputs<T> AttentionLayer<T>::IndexInputs() {
   return {.heads = index_heads_,
           .topk = index_topk_,
           .q = indexer_.q.view(),
@@ -56,31 +69,40 @@ bool AttentionLayer<T>::WantsIndexerLoss(const StepEnv<T>& env) const {
 }
 
 template <typename T>
-double AttentionLayer<T>::Forward(const StepEnv<T>& env, MatView<const T> x,
+void AttentionLayer<T>::Share(const RecomputeSet& recompute, SharedPlaces<T>& places) {
+  const auto share = [&](Recomputable name, Kept<Matrix<T>>& tensor,
+                         SharedPlace<Matrix<T>>& place) {
+    if (recompute.contains(name)) tensor.Share(place);
+  };
+  share(Recomputable::kQueryLatent, qr_raw_, places.qr_raw);
+  share(Recomputable::kQueryLatent, qr_, places.qr);
+  share(Recomputable::kQueryProjection, q_raw_, places.q_raw);
+  share(Recomputable::kQueries, q_, places.q);
+  share(Recomputable::kWindowEntries, kv_raw_, places.kv_raw);
+  share(Recomputable::kWindowEntries, kv_, places.kv);
+  share(Recomputable::kOutputLatent, mid_, places.mid);
+  for (CompressorSaved<T>* compressor : {&compressor_, &indexer_.compressor}) {
+    share(Recomputable::kCompressor, compressor->k, places.k);
+    share(Recomputable::kCompressor, compressor->gate, places.gate);
+  }
+  share(Recomputable::kIndexQueries, indexer_.q, places.index_q);
+  share(Recomputable::kIndexScores, indexer_.scores, places.index_scores);
+}
+
+template <typename T>
+double AttentionLayer<T>::Forward(const StepEnv<T>& env, Kept<Matrix<T>>& x,
                                   const EntrySelection* replay, MatView<T> z) {
   const Context& ctx = env.ctx;
-  const size_t tokens = x.rows;
+  const size_t tokens = z.rows;
   const size_t heads = shape_.heads;
   const size_t d = shape_.head_dim;
-  const RotaryTable<T>& rope = env.rope(p_.ratio);
-
-  // Queries [model.md 4.1].
-  LinearForward(x, p_.wq_a, qr_raw_.Resize(tokens, p_.wq_a.value.rows), ctx);
-  RmsNormForward<T>(qr_raw_.view(), p_.q_norm, eps_, qr_.Resize(tokens, qr_raw_.cols()), qr_norm_,
-                    ctx);
-  LinearForward<T>(qr_.view(), p_.wq_b, q_raw_.Resize(tokens, heads * d), ctx);
-  const MatView<T> q = Reshape(q_.Resize(tokens, heads * d), tokens * heads, d);
-  RmsNormForward<T>(Reshape<const T>(q_raw_.view(), tokens * heads, d), {}, eps_, q, q_norm_, ctx);
-  Rotate(q, heads, env.positions, rope, false, ctx);
-
-  // Keys that are values too [model.md 4.2].
-  LinearForward(x, p_.wkv, kv_raw_.Resize(tokens, d), ctx);
-  RmsNormForward<T>(kv_raw_.view(), p_.kv_norm, eps_, kv_.Resize(tokens, d), kv_norm_, ctx);
-  Rotate(kv_.view(), 1, env.positions, rope, false, ctx);
-  if (p_.compressor) ForwardCompressor(env, *p_.compressor, x, d, compressor_);
-  if (env.options.quantized_activations) {
-    RoundTripKvEntries<T>(kv_.view(), rope_dim_, ctx);
-    if (p_.compressor) RoundTripKvEntries<T>(compressor_.entries.view(), rope_dim_, ctx);
+  ForwardQueries(env, x);
+  ForwardKv(env, x);
+  if (p_.compressor) {
+    ForwardCompressor(env, *p_.compressor, x, d, compressor_);
+    if (env.options.quantized_activations) {
+      RoundTripKvEntries<T>(compressor_.entries.view(), rope_dim_, ctx);
+    }
   }
   selection_ = EntrySelection();
   if (p_.indexer) ForwardIndexer(env, x, replay);
@@ -90,34 +112,73 @@ double AttentionLayer<T>::Forward(const StepEnv<T>& env, MatView<const T> x,
   if (indexer_loss) mass = indexer_.mass.Resize(tokens, env.most_entries(p_.ratio));
   const MatView<T> out = out_.Resize(tokens, heads * d);
   AttentionForward<T>(Inputs(), p_.attn_sink, Layout(env), out, saved_, mass, ctx);
-  Rotate(Reshape(out, tokens * heads, d), heads, env.positions, rope, true, ctx);
-
-  // Grouped output projection [model.md 4.6].
-  const size_t rank = p_.wo_a.value.rows / groups_;
-  const size_t width = p_.wo_a.value.cols;
-  const MatView<T> mid = mid_.Resize(tokens, p_.wo_a.value.rows);
-  for (size_t g = 0; g < groups_; ++g) {
-    LinearForward<T>(out.Cols(g * width, width), p_.wo_a.Rows(g * rank, rank),
-                     mid.Cols(g * rank, rank), ctx);
-  }
-  LinearForward<T>(mid, p_.wo_b, z, ctx);
+  Rotate(Reshape(out, tokens * heads, d), heads, env.positions, env.rope(p_.ratio), true, ctx);
+  ForwardOutput(env, z);
   if (!indexer_loss) return 0;
   // The loss alone; its gradient is made in the backward pass.
-  Matrix<T> d_scores(tokens, indexer_.scores.cols());
-  return IndexerLoss<T>(indexer_.scores.view(), indexer_.mass.view(), Layout(env), 0,
-                        d_scores.view(), ctx);
+  const MatView<const T> scores = indexer_.scores.view();
+  Matrix<T> d_scores(tokens, scores.cols);
+  return IndexerLoss<T>(scores, indexer_.mass.view(), Layout(env), 0, d_scores.view(), ctx);
+}
+
+// Queries, latent and by heads [model.md 4.1].
+template <typename T>
+void AttentionLayer<T>::ForwardQueries(const StepEnv<T>& env, Kept<Matrix<T>>& x) {
+  qr_raw_.Make(Product(x, p_.wq_a, env.ctx));
+  qr_.Make([this, &env](Matrix<T>& qr) {
+    const MatView<const T> raw = qr_raw_.view();
+    RmsNormForward<T>(raw, p_.q_norm, eps_, qr.Resize(raw.rows, raw.cols), qr_norm_, env.ctx);
+  });
+  q_raw_.Make(Product(qr_, p_.wq_b, env.ctx));
+  q_.Make([this, &env](Matrix<T>& queries) {
+    const MatView<const T> raw = q_raw_.view();
+    const size_t rows = raw.rows * shape_.heads;
+    const size_t d = shape_.head_dim;
+    const MatView<T> q = Reshape(queries.Resize(raw.rows, raw.cols), rows, d);
+    RmsNormForward<T>(Reshape(raw, rows, d), {}, eps_, q, q_norm_, env.ctx);
+    Rotate(q, shape_.heads, env.positions, env.rope(p_.ratio), false, env.ctx);
+  });
+}
+
+// Keys that are values too [model.md 4.2].
+template <typename T>
+void AttentionLayer<T>::ForwardKv(const StepEnv<T>& env, Kept<Matrix<T>>& x) {
+  kv_raw_.Make(Product(x, p_.wkv, env.ctx));
+  kv_.Make([this, &env](Matrix<T>& entries) {
+    const MatView<const T> raw = kv_raw_.view();
+    const MatView<T> kv = entries.Resize(raw.rows, raw.cols);
+    RmsNormForward<T>(raw, p_.kv_norm, eps_, kv, kv_norm_, env.ctx);
+    Rotate(kv, 1, env.positions, env.rope(p_.ratio), false, env.ctx);
+    if (env.options.quantized_activations) RoundTripKvEntries<T>(kv, rope_dim_, env.ctx);
+  });
+}
+
+// Grouped output projection [model.md 4.6].
+template <typename T>
+void AttentionLayer<T>::ForwardOutput(const StepEnv<T>& env, MatView<T> z) {
+  mid_.Make([this, &env](Matrix<T>& latent) {
+    const size_t rank = p_.wo_a.value.rows / groups_;
+    const size_t width = p_.wo_a.value.cols;
+    const MatView<T> mid = latent.Resize(out_.rows(), p_.wo_a.value.rows);
+    for (size_t g = 0; g < groups_; ++g) {
+      LinearForward<T>(out_.view().Cols(g * width, width), p_.wo_a.Rows(g * rank, rank),
+                       mid.Cols(g * rank, rank), env.ctx);
+    }
+  });
+  LinearForward<T>(mid_.view(), p_.wo_b, z, env.ctx);
 }
 
 template <typename T>
 void AttentionLayer<T>::ForwardCompressor(const StepEnv<T>& env, const CompressorParams<T>& p,
-                                          MatView<const T> x, size_t head_size,
+                                          Kept<Matrix<T>>& x, size_t head_size,
                                           CompressorSaved<T>& saved) {
   const EntryPlan& plan = env.plans.at(p_.ratio);
-  const size_t width = p.wkv.value.rows;
-  const bool overlap = width == 2 * head_size;
-  LinearForward(x, p.wkv, saved.k.Resize(x.rows, width), env.ctx);
-  LinearForward(x, p.wgate, saved.gate.Resize(x.rows, width), env.ctx);
-  AddPositionBias(p.ape, *env.batch, saved.gate.view(), env.ctx);
+  const bool overlap = p.wkv.value.rows == 2 * head_size;
+  saved.k.Make(Product(x, p.wkv, env.ctx));
+  saved.gate.Make([&env, &p, project = Product(x, p.wgate, env.ctx)](Matrix<T>& gate) {
+    project(gate);
+    AddPositionBias(p.ape, *env.batch, gate.view(), env.ctx);
+  });
   const size_t entries = plan.num_entries();
   const MatView<T> pooled = saved.pooled.Resize(entries, head_size);
   PoolForward<T>(saved.k.view(), saved.gate.view(), plan, overlap, pooled, env.ctx);
@@ -127,19 +188,40 @@ void AttentionLayer<T>::ForwardCompressor(const StepEnv<T>& env, const Compresso
 }
 
 template <typename T>
-void AttentionLayer<T>::ForwardIndexer(const StepEnv<T>& env, MatView<const T> x,
+void AttentionLayer<T>::ForwardIndexer(const StepEnv<T>& env, Kept<Matrix<T>>& x,
                                        const EntrySelection* replay) {
-  const EntryPlan& plan = env.plans.at(p_.ratio);
   const bool sparse =
       env.options.csa == CsaMode::kSparse && env.most_entries(p_.ratio) > index_topk_;
   const bool loss = WantsIndexerLoss(env);
   if (replay != nullptr) selection_ = *replay;
   // With no more entries than it may choose, every choice is all of them [model.md 4.8].
   if (!loss && (!sparse || replay != nullptr)) return;
-  const MatView<T> q = indexer_.q.Resize(x.rows, index_heads_ * index_dim_);
-  LinearForward<T>(qr_.view(), p_.indexer->wq_b, q, env.ctx);
-  Rotate(Reshape(q, x.rows * index_heads_, index_dim_), index_heads_, env.positions,
-         env.rope(p_.ratio), false, env.ctx);
+  ForwardIndexQueries(env, x.view());
+  ForwardCompressor(env, p_.indexer->compressor, x, index_dim_, indexer_.compressor);
+  if (env.options.quantized_activations) {
+    RoundTripIndexRows<T>(indexer_.compressor.entries.view(), env.ctx);
+  }
+  const bool choose = sparse && replay == nullptr;
+  const auto score = [this, &env, choose](MatView<T> scores) {
+    EntrySelection chosen =
+        SelectEntries<T>(IndexInputs(), *env.batch, env.plans.at(p_.ratio), scores, env.ctx);
+    if (choose) selection_ = std::move(chosen);  // when made again: the same
+  };
+  if (!loss) return score({});
+  indexer_.scores.Make([this, &env, score](Matrix<T>& scores) {
+    score(scores.Resize(env.batch->num_tokens(), env.most_entries(p_.ratio)));
+  });
+}
+
+// Queries of the indexer and the weights of its heads.
+template <typename T>
+void AttentionLayer<T>::ForwardIndexQueries(const StepEnv<T>& env, MatView<const T> x) {
+  indexer_.q.Make([this, &env, project = Product(qr_, p_.indexer->wq_b, env.ctx)](Matrix<T>& to) {
+    project(to);
+    const MatView<T> q = Reshape(to.view(), to.rows() * index_heads_, index_dim_);
+    Rotate(q, index_heads_, env.positions, env.rope(p_.ratio), false, env.ctx);
+    if (env.options.quantized_activations) RoundTripIndexRows<T>(q, env.ctx);
+  });
   const MatView<T> weights = indexer_.weights.Resize(x.rows, index_heads_);
   LinearForward(x, p_.indexer->weights_proj, weights, env.ctx);
   const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(index_dim_ * index_heads_)));
@@ -148,22 +230,13 @@ void AttentionLayer<T>::ForwardIndexer(const StepEnv<T>& env, MatView<const T> x
       for (T& w : weights.Row(t)) w *= scale;
     }
   });
-  ForwardCompressor(env, p_.indexer->compressor, x, index_dim_, indexer_.compressor);
-  if (env.options.quantized_activations) {
-    RoundTripIndexRows<T>(Reshape(q, x.rows * index_heads_, index_dim_), env.ctx);
-    RoundTripIndexRows<T>(indexer_.compressor.entries.view(), env.ctx);
-  }
-  MatView<T> scores;
-  if (loss) scores = indexer_.scores.Resize(x.rows, env.most_entries(p_.ratio));
-  EntrySelection chosen = SelectEntries<T>(IndexInputs(), *env.batch, plan, scores, env.ctx);
-  if (sparse && replay == nullptr) selection_ = std::move(chosen);
 }
 
 template <typename T>
 MatView<T> AttentionLayer<T>::BackwardOutput(StepEnv<T>& env, MatView<const T> d_z) {
   const size_t rank = p_.wo_a.value.rows / groups_;
   const size_t width = p_.wo_a.value.cols;
-  const MatView<T> d_mid = env.scratch.d_mid.Resize(d_z.rows, mid_.cols());
+  const MatView<T> d_mid = env.scratch.d_mid.Resize(d_z.rows, p_.wo_a.value.rows);
   LinearBackward<T>(mid_.view(), p_.wo_b, d_z, d_mid, env.ctx, Write::kOverwrite);
   const MatView<T> d_out = env.scratch.d_out.Resize(d_z.rows, out_.cols());
   for (size_t g = 0; g < groups_; ++g) {
@@ -213,12 +286,11 @@ void AttentionLayer<T>::BackwardQuery(StepEnv<T>& env, MatView<const T> x, MatVi
   const size_t d = shape_.head_dim;
   Rotate(Reshape(d_q, rows, d), shape_.heads, env.positions, env.rope(p_.ratio), true, env.ctx);
   const MatView<T> d_q_raw = env.scratch.d_q_raw.Resize(x.rows, d_q.cols);
-  RmsNormBackward<T>(Reshape<const T>(q_raw_.view(), rows, d), {}, q_norm_,
-                     Reshape<const T>(d_q, rows, d), Reshape(d_q_raw, rows, d), env.ctx,
-                     Write::kOverwrite);
-  const MatView<T> d_qr = env.scratch.d_qr.Resize(x.rows, qr_.cols());
+  RmsNormBackward<T>(Reshape(q_raw_.view(), rows, d), {}, q_norm_, Reshape<const T>(d_q, rows, d),
+                     Reshape(d_q_raw, rows, d), env.ctx, Write::kOverwrite);
+  const MatView<T> d_qr = env.scratch.d_qr.Resize(x.rows, p_.wq_a.value.rows);
   LinearBackward<T>(qr_.view(), p_.wq_b, d_q_raw, d_qr, env.ctx, Write::kOverwrite);
-  const MatView<T> d_qr_raw = env.scratch.d_qr_raw.Resize(x.rows, qr_.cols());
+  const MatView<T> d_qr_raw = env.scratch.d_qr_raw.Resize(x.rows, d_qr.cols);
   RmsNormBackward<T>(qr_raw_.view(), p_.q_norm, qr_norm_, d_qr, d_qr_raw, env.ctx,
                      Write::kOverwrite);
   LinearBackward<T>(x, p_.wq_a, d_qr_raw, d_x, env.ctx, Write::kOverwrite);
@@ -236,7 +308,7 @@ void AttentionLayer<T>::BackwardKv(StepEnv<T>& env, MatView<const T> x, MatView<
 
 template <typename T>
 void AttentionLayer<T>::BackwardCompressor(StepEnv<T>& env, const CompressorParams<T>& p,
-                                           const CompressorSaved<T>& saved, MatView<const T> x,
+                                           CompressorSaved<T>& saved, MatView<const T> x,
                                            MatView<T> d_entries, MatView<T> d_x) {
   const EntryPlan& plan = env.plans.at(p_.ratio);
   if (plan.num_entries() == 0) return;
@@ -244,10 +316,11 @@ void AttentionLayer<T>::BackwardCompressor(StepEnv<T>& env, const CompressorPara
   const MatView<T> d_pooled = env.scratch.d_pooled.Resize(d_entries.rows, d_entries.cols);
   RmsNormBackward<T>(saved.pooled.view(), p.norm, saved.norm, d_entries, d_pooled, env.ctx,
                      Write::kOverwrite);
-  const MatView<T> d_k = env.scratch.d_k.Resize(x.rows, saved.k.cols());
-  const MatView<T> d_gate = env.scratch.d_gate.Resize(x.rows, saved.k.cols());
-  PoolBackward<T>(saved.k.view(), saved.gate.view(), plan, saved.k.cols() == 2 * d_entries.cols,
-                  d_pooled, d_k, d_gate, env.ctx);
+  const size_t width = p.wkv.value.rows;
+  const MatView<T> d_k = env.scratch.d_k.Resize(x.rows, width);
+  const MatView<T> d_gate = env.scratch.d_gate.Resize(x.rows, width);
+  PoolBackward<T>(saved.k.view(), saved.gate.view(), plan, width == 2 * d_entries.cols, d_pooled,
+                  d_k, d_gate, env.ctx);
   PositionBiasBackward<T>(p.ape, *env.batch, d_gate, env.ctx);
   LinearBackward<T>(x, p.wkv, d_k, d_x, env.ctx);
   LinearBackward<T>(x, p.wgate, d_gate, d_x, env.ctx);
@@ -258,10 +331,11 @@ template <typename T>
 void AttentionLayer<T>::BackwardIndexer(StepEnv<T>& env, MatView<const T> x) {
   const size_t tokens = x.rows;
   const EntryPlan& plan = env.plans.at(p_.ratio);
-  const MatView<T> d_scores = env.scratch.d_scores.Resize(tokens, indexer_.scores.cols());
-  IndexerLoss<T>(indexer_.scores.view(), indexer_.mass.view(), Layout(env),
-                 env.options.scales.indexer, d_scores, env.ctx);
-  const MatView<T> d_q = env.scratch.d_index_q.Resize(tokens, indexer_.q.cols());
+  const MatView<const T> scores = indexer_.scores.view();
+  const MatView<T> d_scores = env.scratch.d_scores.Resize(tokens, scores.cols);
+  IndexerLoss<T>(scores, indexer_.mass.view(), Layout(env), env.options.scales.indexer, d_scores,
+                 env.ctx);
+  const MatView<T> d_q = env.scratch.d_index_q.Resize(tokens, index_heads_ * index_dim_);
   const MatView<T> d_weights = env.scratch.d_index_weights.Resize(tokens, index_heads_);
   const MatView<T> d_keys = env.scratch.d_entries.ResizeZero(plan.num_entries(), index_dim_);
   IndexerBackward<T>(IndexInputs(), *env.batch, plan, d_scores,

@@ -14,8 +14,14 @@ FfnLayer<T>::FfnLayer(const model::Config& config, const FfnParams<T>& params)
       scaling_(double{config.routed_scaling_factor}) {}
 
 template <typename T>
-double FfnLayer<T>::Forward(StepEnv<T>& env, MatView<const T> x, std::span<const uint32_t> ids,
+void FfnLayer<T>::Share(const RecomputeSet& recompute, SharedPlaces<T>& places) {
+  if (recompute.contains(Recomputable::kExpertGateUp)) saved_.Share(places.gate_up);
+}
+
+template <typename T>
+double FfnLayer<T>::Forward(StepEnv<T>& env, Kept<Matrix<T>>& input, std::span<const uint32_t> ids,
                             const Selections* replay, size_t layer, bool balance, MatView<T> z) {
+  const MatView<const T> x = input.view();
   ids_.resize(x.rows * per_token_);
   LinearForward(x, p_.gate, logits_.Resize(x.rows, p_.gate.value.rows), env.ctx);
   if (p_.table != nullptr) {
@@ -32,7 +38,11 @@ double FfnLayer<T>::Forward(StepEnv<T>& env, MatView<const T> x, std::span<const
   }
   const MatView<T> weights = weights_.Resize(x.rows, per_token_);
   RoutingWeightsForward<T>(logits_.view(), Ids(x.rows), scaling_, weights, env.ctx);
-  MoeForward<T>(x, Ids(x.rows), weights, p_.moe, z, saved_, env.scratch.moe, env.ctx);
+  saved_.Make([this, &env, &input](MoeSaved<T>& saved) {
+    const MatView<const T> in = input.view();
+    MoeGateUpForward<T>(in, Ids(in.rows), p_.moe, saved, env.scratch.moe, env.ctx);
+  });
+  MoeForward<T>(weights, p_.moe, saved_.Get(), z, env.scratch.moe, env.ctx);
   unbiased_.clear();
   if (!balance || p_.table != nullptr) return 0;
   unbiased_.resize(ids_.size());
@@ -49,7 +59,8 @@ void FfnLayer<T>::Backward(StepEnv<T>& env, MatView<const T> x, MatView<const T>
                            MatView<T> d_x) {
   const MatView<T> d_weights = env.scratch.d_weights.Resize(x.rows, per_token_);
   const MatView<T> d_logits = env.scratch.d_logits.Resize(x.rows, logits_.cols());
-  MoeBackward<T>(x, weights_.view(), p_.moe, saved_, d_z, d_x, d_weights, env.scratch.moe, env.ctx);
+  MoeBackward<T>(x, weights_.view(), p_.moe, saved_.Get(), d_z, d_x, d_weights, env.scratch.moe,
+                 env.ctx);
   RoutingWeightsBackward<T>(logits_.view(), Ids(x.rows), scaling_, d_weights, d_logits, env.ctx);
   if (balance && p_.table == nullptr && env.options.scales.balance != 0) {
     BalanceLoss<T>(logits_.view(), Unbiased(x.rows), *env.batch, env.options.scales.balance,
@@ -61,7 +72,10 @@ void FfnLayer<T>::Backward(StepEnv<T>& env, MatView<const T> x, MatView<const T>
 template <typename T>
 void FfnLayer<T>::ServeForward(StepEnv<T>& env) {
   const MatView<T> nothing(nullptr, 0, p_.gate.value.cols);
-  MoeForward<T>(nothing, Ids(0), MatView<const T>(nullptr, 0, per_token_), p_.moe, nothing, saved_,
+  saved_.Make([this, &env, nothing](MoeSaved<T>& saved) {
+    MoeGateUpForward<T>(nothing, Ids(0), p_.moe, saved, env.scratch.moe, env.ctx);
+  });
+  MoeForward<T>(MatView<const T>(nullptr, 0, per_token_), p_.moe, saved_.Get(), nothing,
                 env.scratch.moe, env.ctx);
 }
 
@@ -69,17 +83,13 @@ template <typename T>
 void FfnLayer<T>::ServeBackward(StepEnv<T>& env) {
   const MatView<T> nothing(nullptr, 0, p_.gate.value.cols);
   const MatView<T> no_weights(nullptr, 0, per_token_);
-  MoeBackward<T>(nothing, no_weights, p_.moe, saved_, nothing, nothing, no_weights, env.scratch.moe,
-                 env.ctx);
+  MoeBackward<T>(nothing, no_weights, p_.moe, saved_.Get(), nothing, nothing, no_weights,
+                 env.scratch.moe, env.ctx);
 }
 
 template <typename T>
 size_t FfnLayer<T>::bytes() const {
-  const ExpertGroups& groups = saved_.groups;
-  return logits_.bytes() + weights_.bytes() +
-         (ids_.size() + groups.row_token.size() + groups.slot_row.size()) * sizeof(uint32_t) +
-         saved_.gate.bytes() + saved_.up.bytes() + saved_.shared_gate.bytes() +
-         saved_.shared_up.bytes();
+  return logits_.bytes() + weights_.bytes() + ids_.size() * sizeof(uint32_t) + saved_.bytes();
 }
 
 template class FfnLayer<float>;

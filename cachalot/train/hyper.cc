@@ -215,20 +215,11 @@ void IdentityMaps(size_t tokens, size_t m, HyperSaved<T>& saved) {
 }  // namespace
 
 template <typename T>
-void HyperPreForward(MatView<const T> streams, const HyperWeights<T>& w, const HyperConfig& config,
-                     MatView<T> y, HyperSaved<T>& saved, const kernels::Context& ctx) {
+void HyperMapsForward(MatView<const T> streams, const HyperWeights<T>& w, const HyperConfig& config,
+                      HyperSaved<T>& saved, const kernels::Context& ctx) {
   const size_t m = config.streams;
-  CACHALOT_CHECK(m <= kMaxStreams && streams.cols == m * y.cols);
-  CACHALOT_CHECK(w.fn.value.rows == (2 + m) * m);
-  if (config.map == ResidualMap::kIdentity) {
-    IdentityMaps(streams.rows, m, saved);
-    ForTokenBlocks(streams.rows, ctx, [&](size_t begin, size_t end) {
-      for (size_t t = begin; t < end; ++t) {
-        MixStreams(streams.Row(t).data(), saved.pre.view().Row(t).data(), m, y.Row(t));
-      }
-    });
-    return;
-  }
+  CACHALOT_CHECK(m <= kMaxStreams && w.fn.value.rows == (2 + m) * m);
+  if (config.map == ResidualMap::kIdentity) return IdentityMaps(streams.rows, m, saved);
   MixInputs(streams, w, config, saved, ctx);
   saved.pre.Resize(streams.rows, m);
   saved.post.Resize(streams.rows, m);
@@ -248,7 +239,18 @@ void HyperPreForward(MatView<const T> streams, const HyperWeights<T>& w, const H
         pre[i] = Sigmoid(mix[i] * rs * scale[0] + base[i]) + static_cast<T>(config.hc_eps);
         post[i] = T{2} * Sigmoid(mix[m + i] * rs * scale[1] + base[m + i]);
       }
-      MixStreams(streams.Row(t).data(), pre, m, y.Row(t));
+    }
+  });
+}
+
+template <typename T>
+void HyperPreForward(MatView<const T> streams, const HyperSaved<T>& saved, MatView<T> y,
+                     const kernels::Context& ctx) {
+  const size_t m = saved.pre.cols();
+  CACHALOT_CHECK(streams.cols == m * y.cols);
+  ForTokenBlocks(streams.rows, ctx, [&](size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) {
+      MixStreams(streams.Row(t).data(), saved.pre.view().Row(t).data(), m, y.Row(t));
     }
   });
 }
@@ -370,8 +372,10 @@ void HyperHeadBackward(MatView<const T> streams, const HyperWeights<T>& w,
 }
 
 #define CACHALOT_INSTANTIATE(T)                                                                 \
-  template void HyperPreForward(MatView<const T>, const HyperWeights<T>&, const HyperConfig&,   \
-                                MatView<T>, HyperSaved<T>&, const kernels::Context&);           \
+  template void HyperMapsForward(MatView<const T>, const HyperWeights<T>&, const HyperConfig&,  \
+                                 HyperSaved<T>&, const kernels::Context&);                      \
+  template void HyperPreForward(MatView<const T>, const HyperSaved<T>&, MatView<T>,             \
+                                const kernels::Context&);                                       \
   template void HyperPostForward(MatView<const T>, MatView<const T>, const HyperSaved<T>&,      \
                                  MatView<T>, const kernels::Context&);                          \
   template void HyperPostBackward(MatView<const T>, MatView<const T>, const HyperSaved<T>&,     \

@@ -50,6 +50,10 @@ struct HyperSaved {
   Matrix<T> inverse_rms;  // [T, 1]
   Matrix<T> pre, post;    // [T, M]
   Matrix<T> comb;         // [T, M M], comb[j M + k]
+
+  size_t bytes() const {
+    return fn_u.bytes() + inverse_rms.bytes() + pre.bytes() + post.bytes() + comb.bytes();
+  }
 };
 
 // Gradients on their way from HyperPostBackward to HyperPreBackward.
@@ -60,10 +64,14 @@ struct HyperGradients {
   Matrix<T> d_mix;   // [T, rows of fn], scratch of the backward passes
 };
 
-// streams [T, M D] -> y [T, D], maps to `saved`.
+// streams [T, M D] -> maps, all of `saved`.
 template <typename T>
-void HyperPreForward(MatView<const T> streams, const HyperWeights<T>& w, const HyperConfig& config,
-                     MatView<T> y, HyperSaved<T>& saved, const kernels::Context& ctx);
+void HyperMapsForward(MatView<const T> streams, const HyperWeights<T>& w, const HyperConfig& config,
+                      HyperSaved<T>& saved, const kernels::Context& ctx);
+// y [T, D] by the pre map in `saved`: little work, so y need not be kept.
+template <typename T>
+void HyperPreForward(MatView<const T> streams, const HyperSaved<T>& saved, MatView<T> y,
+                     const kernels::Context& ctx);
 // z [T, D], streams [T, M D] -> next [T, M D], which must not alias streams.
 template <typename T>
 void HyperPostForward(MatView<const T> z, MatView<const T> streams, const HyperSaved<T>& saved,

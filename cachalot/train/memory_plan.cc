@@ -88,9 +88,13 @@ uint64_t LargestMicroBatch(const Schedule& schedule, const Stage& stage) {
   return MicroBatchSequences(schedule, at) * stage.sequence_length;
 }
 
+// k and gate; entries before and after their norm.
 uint64_t CompressorFloats(uint64_t head_size, uint64_t ratio) {
-  const uint64_t width = ratio == kCsaRatio ? 2 * head_size : head_size;
-  return 2 * width + 2 * head_size / ratio;  // k and gate; entries before and after their norm
+  if (ratio == 0) return 0;
+  return 2 * (ratio == kCsaRatio ? 2 * head_size : head_size);
+}
+uint64_t EntryFloats(uint64_t head_size, uint64_t ratio) {
+  return ratio == 0 ? 0 : 2 * head_size / ratio;
 }
 
 // What one layer's backward pass needs beside what was kept: MoeScratch and LayerScratch, in order.
@@ -102,7 +106,7 @@ uint64_t ScratchFloatsPerToken(const model::Config& c, bool indexer, uint64_t le
   floats += 2 * d;
   uint64_t compressor = 0;
   for (const uint32_t ratio : c.compress_ratios) {
-    if (ratio != 0) compressor = std::max(compressor, CompressorFloats(d, ratio));
+    compressor = std::max(compressor, CompressorFloats(d, ratio) + EntryFloats(d, ratio));
   }
   floats += compressor + A + c.n_routed_experts;
   if (indexer) {
@@ -176,6 +180,7 @@ uint64_t SentBytes(const Recipe& recipe, const std::vector<Counts>& counts,
 
 struct Activations {
   uint64_t kept = 0;
+  uint64_t recomputed = 0;
   uint64_t scratch = 0;
   uint64_t arrived = 0;  // rows and gradients at distributed experts: MoeScratch
 };
@@ -185,19 +190,90 @@ Activations LargestActivations(const Recipe& recipe) {
   Activations most;
   for (const Stage& stage : recipe.schedule.stages) {
     const uint64_t tokens = LargestMicroBatch(recipe.schedule, stage);
-    const bool indexer = stage.attention != AttentionMode::kDense;
+    const ActivationOptions options{.length = stage.sequence_length,
+                                    .indexer = stage.attention != AttentionMode::kDense,
+                                    .recompute = recipe.memory.recompute};
     uint64_t kept = 0;
     for (uint32_t l = 0; l < c.num_hidden_layers + c.num_draft_layers(); ++l) {
-      kept += tokens * SavedFloatsPerToken(c, l, indexer, stage.sequence_length);
+      kept += tokens * SavedFloatsPerToken(c, l, options);
     }
-    const uint64_t scratch = tokens * (ScratchFloatsPerToken(c, indexer, stage.sequence_length) +
+    const uint64_t scratch = tokens * (ScratchFloatsPerToken(c, options.indexer, options.length) +
                                        SharedFloatsPerToken(c));
     // Buffers keep the largest size they had.
     most.kept = std::max(most.kept, kept);
+    most.recomputed = std::max(most.recomputed, tokens * RecomputedFloatsPerToken(c, options));
     most.scratch = std::max(most.scratch, scratch);
     most.arrived = std::max(most.arrived, tokens * c.num_experts_per_tok * (2 * c.hidden_size + 1));
   }
   return most;
+}
+
+// What is always kept of a layer: of each half maps, what they came from, the norm's inverse RMS
+// and z.
+uint64_t FixedFloats(const model::Config& c, uint32_t layer, const ActivationOptions& options) {
+  const uint64_t M = c.hc_mult, d = c.head_dim, H = c.num_attention_heads;
+  const uint32_t ratio = c.compress_ratios[layer];
+  uint64_t floats = 2 * (c.mix_rows() + 2 + 2 * M + M * M + c.hidden_size);
+  // Attention output (rotated in place), log-sums, inverse RMS; entries.
+  floats += H * d + 2 * H + 2 + EntryFloats(d, ratio);
+  if (ratio == kCsaRatio && options.indexer) {
+    // Weights; keys; the mass that scores should have.
+    floats += c.index_n_heads + EntryFloats(c.index_head_dim, ratio) + options.length / ratio;
+  }
+  // Router logits and weights, ids.
+  return floats + c.n_routed_experts + 2 * c.num_experts_per_tok;
+}
+
+// Floats of a tensor that can be made again: in a layer that keeps it, and in the place that all
+// share. Both halves share one, and so do the two compressors.
+struct TensorFloats {
+  uint64_t kept = 0;
+  uint64_t place = 0;
+};
+
+TensorFloats CountTensor(const model::Config& c, uint32_t layer, const ActivationOptions& options,
+                         Recomputable tensor) {
+  const uint64_t D = c.hidden_size, d = c.head_dim, A = c.num_experts_per_tok;
+  const uint64_t heads = c.num_attention_heads * d;
+  const uint32_t ratio = c.compress_ratios[layer];
+  const bool indexer = ratio == kCsaRatio && options.indexer;
+  const auto once = [](uint64_t floats) { return TensorFloats{floats, floats}; };
+  switch (tensor) {
+    case Recomputable::kStreams:
+      return {};  // by groups: KeptStreams
+    case Recomputable::kMixed:
+    case Recomputable::kNormed:
+      return {2 * D, D};
+    case Recomputable::kQueryLatent:
+      return once(uint64_t{2} * c.q_lora_rank);
+    case Recomputable::kQueryProjection:
+    case Recomputable::kQueries:
+      return once(heads);
+    case Recomputable::kWindowEntries:
+      return once(2 * d);
+    case Recomputable::kOutputLatent:
+      return once(uint64_t{c.o_groups} * c.o_lora_rank);
+    case Recomputable::kCompressor: {
+      const uint64_t main = CompressorFloats(d, ratio);
+      const uint64_t index = indexer ? CompressorFloats(c.index_head_dim, ratio) : 0;
+      return {main + index, std::max(main, index)};
+    }
+    case Recomputable::kIndexQueries:
+      return once(indexer ? uint64_t{c.index_n_heads} * c.index_head_dim : 0);
+    case Recomputable::kIndexScores:
+      return once(indexer ? options.length / ratio : 0);
+    case Recomputable::kExpertGateUp:  // and which row is whose
+      return once(2 * (A * c.moe_intermediate_size + c.shared_intermediate_size()) + 2 * A);
+  }
+  return {};
+}
+
+// How many of a layer's two halves keep their streams.
+uint64_t KeptStreams(const model::Config& c, uint32_t layer, const RecomputeSet& recompute) {
+  const size_t group = StreamGroupSize(size_t{2} * c.num_hidden_layers, recompute);
+  if (layer >= c.num_hidden_layers) return group > 1 ? 1 : 2;
+  const size_t half = size_t{2} * layer;
+  return uint64_t{KeepsStreams(half, group)} + uint64_t{KeepsStreams(half + 1, group)};
 }
 
 }  // namespace
@@ -208,25 +284,30 @@ uint64_t MemoryPlan::total_bytes() const {
   return sum;
 }
 
-uint64_t SavedFloatsPerToken(const model::Config& c, uint32_t layer, bool indexer,
-                             uint64_t length) {
-  const uint64_t D = c.hidden_size, M = c.hc_mult, d = c.head_dim, H = c.num_attention_heads;
-  const uint32_t ratio = c.compress_ratios[layer];
-  // Each half: streams, fn u, inverse RMS, three maps; input mixed and normed, output.
-  uint64_t floats = 2 * (M * D + c.mix_rows() + 2 + 2 * M + M * M + 3 * D);
-  // Query latent before and after its norm, heads likewise, window entry likewise, attention output
-  // (rotated in place), log-sums, inverse RMS, group outputs.
-  floats += 2 * c.q_lora_rank + 2 * H * d + 2 * d + H * d + 2 * H + 2;
-  floats += c.o_groups * c.o_lora_rank;
-  if (ratio != 0) floats += CompressorFloats(d, ratio);
-  if (ratio == kCsaRatio && indexer) {
-    // Queries, weights, keys; scores and the mass they should have.
-    floats += c.index_n_heads * (uint64_t{c.index_head_dim} + 1);
-    floats += CompressorFloats(c.index_head_dim, ratio) + 2 * (length / ratio);
+uint64_t SavedFloatsPerToken(const model::Config& c, uint32_t layer,
+                             const ActivationOptions& options) {
+  uint64_t floats = FixedFloats(c, layer, options);
+  floats += KeptStreams(c, layer, options.recompute) * c.hc_mult * c.hidden_size;
+  for (size_t i = 0; i < RecomputableNames().size(); ++i) {
+    const auto tensor = static_cast<Recomputable>(i);
+    if (options.recompute.contains(tensor)) continue;
+    floats += CountTensor(c, layer, options, tensor).kept;
   }
-  // Router logits and weights, three lists of ids; gate and up of each expert a token visits.
-  floats += c.n_routed_experts + 4 * c.num_experts_per_tok;
-  floats += 2 * (c.num_experts_per_tok * c.moe_intermediate_size + c.shared_intermediate_size());
+  return floats;
+}
+
+uint64_t RecomputedFloatsPerToken(const model::Config& c, const ActivationOptions& options) {
+  const size_t group = StreamGroupSize(size_t{2} * c.num_hidden_layers, options.recompute);
+  uint64_t floats = (group - 1) * c.hc_mult * c.hidden_size;
+  for (size_t i = 0; i < RecomputableNames().size(); ++i) {
+    const auto tensor = static_cast<Recomputable>(i);
+    if (!options.recompute.contains(tensor)) continue;
+    uint64_t most = 0;
+    for (uint32_t l = 0; l < c.num_hidden_layers + c.num_draft_layers(); ++l) {
+      most = std::max(most, CountTensor(c, l, options, tensor).place);
+    }
+    floats += most;
+  }
   return floats;
 }
 
@@ -257,6 +338,7 @@ MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads, uint32_t ranks
   plan.sent_bytes = SentBytes(recipe, counts, experts);
   const Activations activations = LargestActivations(recipe);
   add("activations kept for the backward pass", activations.kept);
+  add("activations made again, of one layer", activations.recomputed);
   add("gradients and scratch of one layer", activations.scratch);
   if (ranks > 1 && experts == ExpertPlacement::kDistributed) {
     add("rows that arrive from other ranks", activations.arrived);

@@ -32,9 +32,17 @@ struct MemoryPlan {
 MemoryPlan PlanMemory(const Recipe& recipe, uint32_t num_threads, uint32_t ranks = 1,
                       ExpertPlacement experts = ExpertPlacement::kReplicated);
 
+// How activations are counted: in sequences of `length`; `indexer`: whether CSA layers run it.
+struct ActivationOptions {
+  uint64_t length = 0;
+  bool indexer = false;
+  RecomputeSet recompute;
+};
 // Floats one token leaves in one layer (index num_hidden_layers: the MTP block) for the backward
-// pass, in sequences of `length`; `indexer`: whether CSA layers run it.
-uint64_t SavedFloatsPerToken(const model::Config& config, uint32_t layer, bool indexer,
-                             uint64_t length);
+// pass.
+uint64_t SavedFloatsPerToken(const model::Config& config, uint32_t layer,
+                             const ActivationOptions& options);
+// Floats of a token in the memory that all layers share for what they make again.
+uint64_t RecomputedFloatsPerToken(const model::Config& config, const ActivationOptions& options);
 
 }  // namespace cachalot::train

@@ -230,9 +230,8 @@ void SharedBackward(MatView<const T> x, const MoeParams<T>& params, const MoeSav
 }  // namespace
 
 template <typename T>
-void MoeForward(MatView<const T> x, MatView<const uint32_t> ids, MatView<const T> weights,
-                const MoeParams<T>& params, MatView<T> z, MoeSaved<T>& saved,
-                MoeScratch<T>& scratch, const kernels::Context& ctx) {
+void MoeGateUpForward(MatView<const T> x, MatView<const uint32_t> ids, const MoeParams<T>& params,
+                      MoeSaved<T>& saved, MoeScratch<T>& scratch, const kernels::Context& ctx) {
   const size_t width = params.experts[0].w1.value.rows;
   const size_t shared_width = params.shared.w1.value.rows;
   saved.groups = GroupByExpert(ids, params.experts.size());
@@ -240,9 +239,6 @@ void MoeForward(MatView<const T> x, MatView<const uint32_t> ids, MatView<const T
                                               : params.exchange->Announce(saved.groups);
   const ExpertArrivals& arrivals = saved.arrivals;
   const size_t rows = saved.groups.row_token.size();
-  const MatView<T> row_weights =
-      ToExperts(params, arrivals, GatherWeights(weights.data, saved.groups, scratch.row_weights),
-                scratch.arrived_weights);
   const MatView<T> own_rows = scratch.rows.Resize(rows, x.cols);
   GatherRows(x, saved.groups, own_rows, ctx);
   const MatView<T> x_rows = ToExperts(params, arrivals, own_rows, scratch.arrived);
@@ -256,18 +252,29 @@ void MoeForward(MatView<const T> x, MatView<const uint32_t> ids, MatView<const T
     jobs.Add(ForwardJob(x, params.shared.w3, false, shared_up));
   }
   jobs.Run();
+}
 
+template <typename T>
+void MoeForward(MatView<const T> weights, const MoeParams<T>& params, const MoeSaved<T>& saved,
+                MatView<T> z, MoeScratch<T>& scratch, const kernels::Context& ctx) {
+  const size_t rows = saved.groups.row_token.size();
+  const size_t width = saved.gate.cols();
+  const ExpertArrivals& arrivals = saved.arrivals;
+  const MatView<T> row_weights =
+      ToExperts(params, arrivals, GatherWeights(weights.data, saved.groups, scratch.row_weights),
+                scratch.arrived_weights);
   const T limit = static_cast<T>(params.limit);
   const MatView<T> h = scratch.h.Resize(arrivals.num_rows, width);
-  const MatView<T> out = scratch.out.Resize(arrivals.num_rows, x.cols);
+  const MatView<T> out = scratch.out.Resize(arrivals.num_rows, z.cols);
   SwiGluForward<T>(saved.gate.view(), saved.up.view(), limit, row_weights.data, h, ctx);
+  ExpertJobs<T> jobs(arrivals.runs, ctx);
   jobs.Forward(h, params, kW2, out);
   jobs.Run();
   const MatView<const T> returned = FromExperts(params, arrivals, out, rows, scratch.rows);
-  if (x.rows == 0) return;
+  if (z.rows == 0) return;
   CombineRows<T>(returned, saved.groups, z, ctx);
-  const MatView<T> shared_h = scratch.h.Resize(x.rows, shared_width);
-  SwiGluForward<T>(shared_gate, shared_up, limit, nullptr, shared_h, ctx);
+  const MatView<T> shared_h = scratch.h.Resize(z.rows, saved.shared_gate.cols());
+  SwiGluForward<T>(saved.shared_gate.view(), saved.shared_up.view(), limit, nullptr, shared_h, ctx);
   Gemm(ForwardJob<T>(shared_h, params.shared.w2, true, z), ctx);
 }
 
@@ -323,9 +330,10 @@ void MoeBackward(MatView<const T> x, MatView<const T> weights, const MoeParams<T
                               const kernels::Context&);                                           \
   template void SwiGluBackward(MatView<const T>, MatView<const T>, T, const T*, MatView<const T>, \
                                MatView<T>, MatView<T>, T*, const kernels::Context&);              \
-  template void MoeForward(MatView<const T>, MatView<const uint32_t>, MatView<const T>,           \
-                           const MoeParams<T>&, MatView<T>, MoeSaved<T>&, MoeScratch<T>&,         \
-                           const kernels::Context&);                                              \
+  template void MoeGateUpForward(MatView<const T>, MatView<const uint32_t>, const MoeParams<T>&,  \
+                                 MoeSaved<T>&, MoeScratch<T>&, const kernels::Context&);          \
+  template void MoeForward(MatView<const T>, const MoeParams<T>&, const MoeSaved<T>&, MatView<T>, \
+                           MoeScratch<T>&, const kernels::Context&);                              \
   template void MoeBackward(MatView<const T>, MatView<const T>, const MoeParams<T>&,              \
                             const MoeSaved<T>&, MatView<const T>, MatView<T>, MatView<T>,         \
                             MoeScratch<T>&, const kernels::Context&);

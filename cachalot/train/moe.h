@@ -50,6 +50,11 @@ struct MoeSaved {
   ExpertArrivals arrivals;           // N rows; T A when all experts are here
   Matrix<T> gate, up;                // [N, I], as they arrive
   Matrix<T> shared_gate, shared_up;  // [T, I]
+
+  size_t bytes() const {
+    return (groups.row_token.size() + groups.slot_row.size()) * sizeof(uint32_t) + gate.bytes() +
+           up.bytes() + shared_gate.bytes() + shared_up.bytes();
+  }
 };
 
 // Buffers that live for one call; shared by all layers.
@@ -64,12 +69,15 @@ struct MoeScratch {
   Matrix<T> arrived_weights;     // [N, 1]
 };
 
-// x [T, D]; ids, weights [T, A]; z [T, D] overwritten. With an exchange, all ranks call it, those
-// without tokens with T = 0: their experts are needed.
+// The first half: x [T, D], ids [T, A] -> all of `saved`. With an exchange, all ranks call both
+// halves, those without tokens with T = 0: their experts are needed.
 template <typename T>
-void MoeForward(MatView<const T> x, MatView<const uint32_t> ids, MatView<const T> weights,
-                const MoeParams<T>& params, MatView<T> z, MoeSaved<T>& saved,
-                MoeScratch<T>& scratch, const kernels::Context& ctx);
+void MoeGateUpForward(MatView<const T> x, MatView<const uint32_t> ids, const MoeParams<T>& params,
+                      MoeSaved<T>& saved, MoeScratch<T>& scratch, const kernels::Context& ctx);
+// The second: weights [T, A]; z [T, D] overwritten.
+template <typename T>
+void MoeForward(MatView<const T> weights, const MoeParams<T>& params, const MoeSaved<T>& saved,
+                MatView<T> z, MoeScratch<T>& scratch, const kernels::Context& ctx);
 // d_x and d_weights [T, A] overwritten. With an exchange, the gradient of an expert is summed for
 // each source apart: Weight::GradientOf.
 template <typename T>

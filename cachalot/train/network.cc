@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <optional>
 
 #include "cachalot/kernels/rope.h"
@@ -18,17 +19,16 @@ namespace {
 // What mHC and the norm around a sublayer keep.
 template <typename T>
 struct HalfSaved {
-  Matrix<T> streams;  // [T, M D] input
+  Kept<Matrix<T>> streams;  // [T, M D] input
   HyperSaved<T> hyper;
-  Matrix<T> y;  // [T, D] streams mixed
+  Kept<Matrix<T>> y;  // [T, D] streams mixed
   NormSaved<T> norm;
-  Matrix<T> x;  // [T, D] normed: the sublayer's input
-  Matrix<T> z;  // [T, D] its output
+  Kept<Matrix<T>> x;  // [T, D] normed: the sublayer's input
+  Matrix<T> z;        // [T, D] its output
 
   size_t bytes() const {
-    return streams.bytes() + hyper.fn_u.bytes() + hyper.inverse_rms.bytes() + hyper.pre.bytes() +
-           hyper.post.bytes() + hyper.comb.bytes() + norm.inverse_rms.bytes() + y.bytes() +
-           x.bytes() + z.bytes();
+    return streams.bytes() + hyper.bytes() + norm.inverse_rms.bytes() + y.bytes() + x.bytes() +
+           z.bytes();
   }
 };
 
@@ -40,6 +40,16 @@ struct Layer {
   AttentionLayer<T> attention;
   FfnLayer<T> ffn;
   HalfSaved<T> attn_half, ffn_half;
+
+  // All but the streams.
+  void Share(const RecomputeSet& recompute, SharedPlaces<T>& places) {
+    for (HalfSaved<T>* half : {&attn_half, &ffn_half}) {
+      if (recompute.contains(Recomputable::kMixed)) half->y.Share(places.mixed);
+      if (recompute.contains(Recomputable::kNormed)) half->x.Share(places.normed);
+    }
+    attention.Share(recompute, places);
+    ffn.Share(recompute, places);
+  }
 };
 
 // hc_head, final norm and the loss behind them.
@@ -125,6 +135,7 @@ class Network<T>::Impl {
     if (params_.mtp) params_.mtp->layer.ffn.moe.exchange = options.experts;
     for (const LayerParams<T>& p : params_.layers) layers_.emplace_back(config_, p);
     if (params_.mtp) mtp_.emplace(config_, *params_.mtp);
+    SharePlaces(options.recompute);
   }
 
   LossSums Run(const TrainBatch& batch, const RunOptions& options) {
@@ -167,8 +178,26 @@ class Network<T>::Impl {
     }
     return total;
   }
+  size_t recomputed_bytes() const { return places_.bytes(); }
 
  private:
+  void SharePlaces(const RecomputeSet& recompute) {
+    const size_t group = StreamGroupSize(2 * layers_.size(), recompute);
+    places_.streams.resize(group - 1);
+    size_t i = 0;
+    for (Layer<T>& layer : layers_) {
+      layer.Share(recompute, places_);
+      for (HalfSaved<T>* half : {&layer.attn_half, &layer.ffn_half}) {
+        if (!KeepsStreams(i, group)) half->streams.Share(places_.streams[i % group]);
+        ++i;
+      }
+    }
+    if (!mtp_) return;
+    mtp_->layer.Share(recompute, places_);
+    // Its first streams come from products.
+    if (group > 1) mtp_->layer.ffn_half.streams.Share(places_.streams[0]);
+  }
+
   MatView<T> Streams(Matrix<T>& m) {
     return m.Resize(env_.batch->num_tokens(), hyper_.streams * config_.hidden_size);
   }
@@ -218,35 +247,47 @@ class Network<T>::Impl {
   }
 
   void ForwardMain(LossSums& sums) {
-    MatView<T> embedded = Hidden(embedded_);
-    EmbedForward<T>(params_.embed, env_.batch->ids, embedded, ctx_);
-    Matrix<T>* first = layers_.empty() ? &final_ : &layers_[0].attn_half.streams;
-    Broadcast<T>(embedded, false, Streams(*first), ctx_);
+    EmbedForward<T>(params_.embed, env_.batch->ids, Hidden(embedded_), ctx_);
+    std::function<void(Matrix<T>&)> enter = [this](Matrix<T>& streams) {
+      Broadcast<T>(embedded_.view(), false, Streams(streams), ctx_);
+    };
     for (size_t l = 0; l < layers_.size(); ++l) {
-      Matrix<T>& next = l + 1 < layers_.size() ? layers_[l + 1].attn_half.streams : final_;
-      ForwardLayer(layers_[l], l, env_.batch->ids, /*balance=*/true, next, sums);
+      layers_[l].attn_half.streams.Make(std::move(enter));
+      ForwardLayer(layers_[l], l, env_.batch->ids, /*balance=*/true, sums);
+      enter = StreamsAfter(layers_[l].ffn_half);
     }
+    enter(final_);
   }
 
   // x of a half from its streams.
   void EnterHalf(HalfSaved<T>& half, const HyperWeights<T>& hyper, const Weight<T>& norm) {
-    HyperPreForward<T>(half.streams.view(), hyper, hyper_, Hidden(half.y), half.hyper, ctx_);
-    RmsNormForward<T>(half.y.view(), norm, eps_, Hidden(half.x), half.norm, ctx_);
+    HyperMapsForward<T>(half.streams.view(), hyper, hyper_, half.hyper, ctx_);
+    half.y.Make([this, &half](Matrix<T>& y) {
+      HyperPreForward<T>(half.streams.view(), half.hyper, Hidden(y), ctx_);
+    });
+    half.x.Make([this, &half, &norm](Matrix<T>& x) {
+      RmsNormForward<T>(half.y.view(), norm, eps_, Hidden(x), half.norm, ctx_);
+    });
   }
 
+  // How the streams are made that leave a half.
+  auto StreamsAfter(HalfSaved<T>& half) {
+    return [this, &half](Matrix<T>& next) {
+      HyperPostForward<T>(half.z.view(), half.streams.view(), half.hyper, Streams(next), ctx_);
+    };
+  }
+
+  // From the streams of its attention half to z of its other half.
   void ForwardLayer(Layer<T>& layer, size_t index, std::span<const uint32_t> ids, bool balance,
-                    Matrix<T>& next, LossSums& sums) {
+                    LossSums& sums) {
     HalfSaved<T>& attn = layer.attn_half;
     EnterHalf(attn, layer.params.hc_attn, layer.params.attn_norm);
-    sums.indexer +=
-        layer.attention.Forward(env_, attn.x.view(), ReplayEntries(index), Hidden(attn.z));
-    HyperPostForward<T>(attn.z.view(), attn.streams.view(), attn.hyper,
-                        Streams(layer.ffn_half.streams), ctx_);
+    sums.indexer += layer.attention.Forward(env_, attn.x, ReplayEntries(index), Hidden(attn.z));
     HalfSaved<T>& ffn = layer.ffn_half;
+    ffn.streams.Make(StreamsAfter(attn));
     EnterHalf(ffn, layer.params.hc_ffn, layer.params.ffn_norm);
-    sums.balance += layer.ffn.Forward(env_, ffn.x.view(), ids, env_.options.replay, index, balance,
-                                      Hidden(ffn.z));
-    HyperPostForward<T>(ffn.z.view(), ffn.streams.view(), ffn.hyper, Streams(next), ctx_);
+    sums.balance +=
+        layer.ffn.Forward(env_, ffn.x, ids, env_.options.replay, index, balance, Hidden(ffn.z));
   }
 
   double ForwardHead(MatView<const T> streams, const HyperWeights<T>& hyper, const Weight<T>& norm,
@@ -272,10 +313,13 @@ class Network<T>::Impl {
     LinearForward<T>(m.e.view(), m.params.e_proj, Hidden(m.e_proj), ctx_);
     RmsNormForward<T>(Reshape<const T>(final_.view(), rows, width), m.params.hnorm, eps_,
                       m.h.Resize(rows, width), m.hnorm, ctx_);
-    const MatView<T> streams = Streams(m.layer.attn_half.streams);
-    LinearForward<T>(m.h.view(), m.params.h_proj, Reshape(streams, rows, width), ctx_);
-    Broadcast<T>(m.e_proj.view(), true, streams, ctx_);
-    ForwardLayer(m.layer, layers_.size(), batch.mtp_ids, /*balance=*/false, m.streams, sums);
+    m.layer.attn_half.streams.Make([this, &m, rows, width](Matrix<T>& to) {
+      const MatView<T> streams = Streams(to);
+      LinearForward<T>(m.h.view(), m.params.h_proj, Reshape(streams, rows, width), ctx_);
+      Broadcast<T>(m.e_proj.view(), true, streams, ctx_);
+    });
+    ForwardLayer(m.layer, layers_.size(), batch.mtp_ids, /*balance=*/false, sums);
+    StreamsAfter(m.layer.ffn_half)(m.streams);
     sums.mtp_tokens = CountTargets(batch.mtp_targets);
     sums.mtp = ForwardHead(m.streams.view(), m.params.hc_head, m.params.norm, batch.mtp_targets,
                            env_.options.scales.mtp, m.head);
@@ -349,7 +393,7 @@ class Network<T>::Impl {
   // From d_x of a half's sublayer to its streams.
   void LeaveHalf(HalfSaved<T>& half, const HyperWeights<T>& hyper, const Weight<T>& norm,
                  MatView<T> d_streams) {
-    const MatView<T> d_y = d_y_.Resize(half.y.rows(), half.y.cols());
+    const MatView<T> d_y = Hidden(d_y_);
     RmsNormBackward<T>(half.y.view(), norm, half.norm, d_x_.view(), d_y, ctx_, Write::kOverwrite);
     HyperPreBackward<T>(half.streams.view(), hyper, hyper_, half.hyper, d_y, hyper_gradients_,
                         d_streams, ctx_);
@@ -376,6 +420,7 @@ class Network<T>::Impl {
   HyperConfig hyper_;
   T eps_;
   StepEnv<T> env_;
+  SharedPlaces<T> places_;
   std::deque<Layer<T>> layers_;
   std::optional<MtpState<T>> mtp_;
   Matrix<T> embedded_, final_;
@@ -413,6 +458,11 @@ std::vector<double> Network<T>::ResidualGains() const {
 template <typename T>
 size_t Network<T>::kept_bytes() const {
   return impl_->kept_bytes();
+}
+
+template <typename T>
+size_t Network<T>::recomputed_bytes() const {
+  return impl_->recomputed_bytes();
 }
 
 template class Network<float>;

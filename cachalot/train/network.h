@@ -18,6 +18,7 @@
 #include "cachalot/train/expert_exchange.h"
 #include "cachalot/train/hyper.h"
 #include "cachalot/train/parameters.h"
+#include "cachalot/train/recompute.h"
 
 namespace cachalot::train {
 
@@ -66,6 +67,9 @@ enum class Precision : uint8_t {
 struct NetworkOptions {
   Precision precision = Precision::kFloat32;
   ResidualMap residual = ResidualMap::kSinkhorn;
+  // Changes memory and time, never a bit. Without expert_gate_up where `experts` is set: making it
+  // again would need the other ranks.
+  RecomputeSet recompute;
   // Null: all routed experts are here. Else the set holds those of this rank, with a gradient for
   // each rank's tokens (Weight::GradientOf), and all ranks make the same calls of Run, or Serve.
   ExpertExchange* experts = nullptr;  // outlives the network
@@ -110,6 +114,8 @@ class Network {
   std::vector<double> ResidualGains() const;
   // Memory of what the main layers keep from forward to backward; PlanMemory counts it beforehand.
   size_t kept_bytes() const;
+  // Memory that all layers share for what they make again; likewise.
+  size_t recomputed_bytes() const;
 
  private:
   class Impl;

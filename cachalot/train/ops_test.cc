@@ -108,7 +108,8 @@ TEST_P(HyperTest, HyperConnections) {
   Mat y(kT, kD);
   Mat next(kT, kM * kD);
   const auto loss = [&] {
-    HyperPreForward<double>(x.value.view(), w, config, y.view(), saved, ctx_);
+    HyperMapsForward<double>(x.value.view(), w, config, saved, ctx_);
+    HyperPreForward<double>(x.value.view(), saved, y.view(), ctx_);
     HyperPostForward<double>(z.value.view(), x.value.view(), saved, next.view(), ctx_);
     return Probe(y.view(), probe_y.value.view()) + Probe(next.view(), probe_next.value.view());
   };
@@ -294,8 +295,8 @@ TEST_F(OpsTest, MoeWithSharedExpert) {
   MoeScratch<double> scratch;
   Mat z(kT, kD);
   const auto loss = [&] {
-    MoeForward<double>(x.value.view(), chosen, weights.value.view(), moe, z.view(), saved, scratch,
-                       ctx_);
+    MoeGateUpForward<double>(x.value.view(), chosen, moe, saved, scratch, ctx_);
+    MoeForward<double>(weights.value.view(), moe, saved, z.view(), scratch, ctx_);
     return Probe(z.view(), probe.value.view());
   };
   loss();

@@ -188,6 +188,10 @@ void ReadRest(TomlTable& top, Recipe& recipe, TomlComplaint& complaint) {
   precision.Flag("qat", recipe.precision.qat);
   precision.Whole("qat_from_step", recipe.precision.qat_from_step, 0, kMaxSteps);
   precision.Finish();
+  TomlTable memory(top.Table("memory"), "[memory]", complaint);
+  memory.Choices("recompute", RecomputableNames(),
+                 [&](size_t i) { recipe.memory.recompute.Add(static_cast<Recomputable>(i)); });
+  memory.Finish();
   TomlTable residual(top.Table("residual"), "[residual]", complaint);
   residual.Choice("map", recipe.residual, {"mhc", "unconstrained", "plain"});
   residual.Finish();

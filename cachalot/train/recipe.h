@@ -11,6 +11,7 @@
 #include "cachalot/model/config.h"
 #include "cachalot/train/network.h"
 #include "cachalot/train/optimizer.h"
+#include "cachalot/train/recompute.h"
 #include "cachalot/train/schedule.h"
 #include "cachalot/train/stability.h"
 
@@ -33,6 +34,11 @@ struct PrecisionOptions {
   // From qat_from_step on, weights and cached activations pass through their formats of inference.
   bool qat = false;
   uint64_t qat_from_step = 0;
+};
+
+struct MemoryOptions {
+  // What of a layer is made again in the backward pass instead of kept: less memory, more time.
+  RecomputeSet recompute;
 };
 
 struct CheckpointOptions {
@@ -59,6 +65,7 @@ struct Recipe {
   ResidualMap residual = ResidualMap::kSinkhorn;  // others: for comparison, no export, no qat
   LossOptions loss;
   PrecisionOptions precision;
+  MemoryOptions memory;
   StabilityOptions stability;
   CheckpointOptions checkpoint;
   EvaluationOptions evaluation;

@@ -87,6 +87,29 @@ TEST(Recipe, UnknownKeysAreRefusedByNameAndLine) {
             std::string::npos);
 }
 
+TEST(Recipe, RecomputeNamesTensors) {
+  EXPECT_FALSE(LoadRecipe(RecipePath("nano"))->memory.recompute.contains(Recomputable::kStreams));
+  const auto recipe = ParseRecipe(
+      StrCat(NanoText(), "\n[memory]\nrecompute = [\"streams\", \"expert_gate_up\"]\n"), "x.toml");
+  ASSERT_TRUE(recipe.ok()) << recipe.error().message;
+  for (size_t i = 0; i < RecomputableNames().size(); ++i) {
+    const std::string_view name = RecomputableNames()[i];
+    EXPECT_EQ(recipe->memory.recompute.contains(static_cast<Recomputable>(i)),
+              name == "streams" || name == "expert_gate_up")
+        << name;
+  }
+  const std::string message =
+      Refusal("[evaluation]", "[memory]\nrecompute = [\"mixed\", \"stream\"]\n[evaluation]");
+  EXPECT_TRUE(message.starts_with(
+      StrCat("x.toml:", LineOf("[evaluation]") + 1,
+             ": [memory].recompute is \"stream\", expected a list of names among \"streams\", ")))
+      << message;
+  EXPECT_NE(message.find("\"expert_gate_up\""), std::string::npos) << message;
+  EXPECT_NE(Refusal("[evaluation]", "[memory]\nrecompute = \"streams\"\n[evaluation]")
+                .find("expected a list of names"),
+            std::string::npos);
+}
+
 TEST(Recipe, OnlyAsciiReachesTheParser) {
   const auto recipe = ParseRecipe("name = \"x\"\n\u3001\n", "x.toml");
   ASSERT_FALSE(recipe.ok());
@@ -218,6 +241,22 @@ TEST(MemoryPlan, CountsParametersByOptimizer) {
   recipe->optimizer.muon = false;
   EXPECT_EQ(PlanMemory(*recipe, 2).muon_parameters, 0u);
   EXPECT_GT(PlanMemory(*recipe, 2).total_bytes(), plan.total_bytes() - (64u << 20));
+}
+
+TEST(MemoryPlan, EachChoiceOfRecomputationNeedsLess) {
+  auto recipe = LoadRecipe(RecipePath("mini"));
+  ASSERT_TRUE(recipe.ok());
+  const uint64_t before = PlanMemory(*recipe, 2).total_bytes();
+  RecomputeSet all;
+  for (size_t i = 0; i < RecomputableNames().size(); ++i) {
+    const auto tensor = static_cast<Recomputable>(i);
+    recipe->memory.recompute = {};
+    recipe->memory.recompute.Add(tensor);
+    all.Add(tensor);
+    EXPECT_LT(PlanMemory(*recipe, 2).total_bytes(), before) << RecomputableNames()[i];
+  }
+  recipe->memory.recompute = all;
+  EXPECT_LT(PlanMemory(*recipe, 2).total_bytes(), before * 2 / 3);
 }
 
 TEST(MemoryPlan, RanksShareMastersAndMoments) {

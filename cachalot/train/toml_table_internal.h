@@ -12,6 +12,7 @@
 
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -83,14 +84,23 @@ class TomlTable {
   void Choice(const char* key, E& out, const std::vector<std::string_view>& names) {
     const toml::node* node = Find(key, false);
     if (node == nullptr) return;
-    const std::string text = node->is_string() ? *node->value<std::string>() : "";
-    for (size_t i = 0; i < names.size(); ++i) {
-      if (names[i] == text) {
-        out = static_cast<E>(i);
-        return;
-      }
+    const size_t index = IndexOf(*node, names);
+    if (index == names.size()) return Refuse(key, *node, StrCat("one of ", Quoted(names)));
+    out = static_cast<E>(index);
+  }
+
+  // A list of `names`; add(index) for each.
+  template <typename Add>
+  void Choices(const char* key, std::span<const std::string_view> names, Add&& add) {
+    const toml::node* node = Find(key, false);
+    if (node == nullptr) return;
+    const std::string expected = StrCat("a list of names among ", Quoted(names));
+    if (!node->is_array()) return Refuse(key, *node, expected);
+    for (const toml::node& item : *node->as_array()) {
+      const size_t index = IndexOf(item, names);
+      if (index == names.size()) return Refuse(key, item, expected);
+      add(index);
     }
-    Refuse(key, *node, StrCat("one of \"", fmt::format("{}", fmt::join(names, "\", \"")), "\""));
   }
 
   // A table, or null; counts as known.
@@ -141,6 +151,16 @@ class TomlTable {
   }
 
  private:
+  // names.size() if it is none of them.
+  static size_t IndexOf(const toml::node& node, std::span<const std::string_view> names) {
+    const std::optional<std::string> text = node.value_exact<std::string>();
+    size_t i = 0;
+    while (i < names.size() && names[i] != text) ++i;
+    return i;
+  }
+  static std::string Quoted(std::span<const std::string_view> names) {
+    return StrCat("\"", fmt::format("{}", fmt::join(names, "\", \"")), "\"");
+  }
   static std::string Shown(const toml::node& node) {
     if (const auto v = node.as_string()) return StrCat("\"", v->get().substr(0, 60), "\"");
     if (const auto v = node.as_integer()) return StrCat(v->get());

@@ -203,12 +203,19 @@ Status Trainer::Impl::Open() {
   CACHALOT_RETURN_IF_ERROR(Resume());
   working_ = masters_->MakeWorking();
   if (options_.experts == ExpertPlacement::kDistributed && options_.comm->size() > 1) {
+    if (recipe_.memory.recompute.contains(Recomputable::kExpertGateUp)) {
+      return Error{
+          ErrorCode::kInvalidArgument,
+          "[memory].recompute has \"expert_gate_up\", which distributed experts cannot make "
+          "again without the other ranks; leave it out, or train with --experts replicated"};
+    }
     exchange_.emplace(recipe_.model.n_routed_experts, *options_.comm);
   }
   network_ = std::make_unique<Network<float>>(
       recipe_.model, working_, ctx_,
       NetworkOptions{.precision = recipe_.precision.products,
                      .residual = recipe_.residual,
+                     .recompute = recipe_.memory.recompute,
                      .experts = exchange_ ? &*exchange_ : nullptr});
   expert_load_.assign(recipe_.model.num_hidden_layers + recipe_.model.num_draft_layers(),
                       std::vector<uint64_t>(recipe_.model.n_routed_experts));
