@@ -10,7 +10,7 @@ CRASH_KILLS ?= 1000
 # CMake reads this variable; without ccache it stays empty.
 export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 # Modules with locks or threads that have tests of their own; the engine's are in tests/integration.
-TSAN_MODULES := $(foreach m,threading kernels kvcache engine http serve,$(if $(wildcard cachalot/$m/*_test.cc),$m))
+TSAN_MODULES := $(foreach m,threading comm kernels kvcache engine http serve,$(if $(wildcard cachalot/$m/*_test.cc),$m))
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

@@ -179,6 +179,8 @@ class Prose:
 
 # Makes an item from a random source and prose; held-out ones if wanted.
 Maker = Callable[[random.Random, Prose, bool], dict]
+# Share of the tokens, tokens of an item, its maker.
+Part = tuple[float, float, Maker]
 
 
 def cut_at_sentence(text: str, size: int) -> str:
@@ -360,7 +362,7 @@ SHORT = [
 ]
 
 
-def items_of(rng: random.Random, prose: Prose, parts: list[tuple[float, int, Maker]], tokens: float,
+def items_of(rng: random.Random, prose: Prose, parts: list[Part], tokens: float,
              wanted: bool) -> Iterator[dict]:
     """About so many tokens, in the shares of `parts`."""
     weights = [share / size for share, size, _ in parts]
@@ -370,7 +372,7 @@ def items_of(rng: random.Random, prose: Prose, parts: list[tuple[float, int, Mak
         yield make(rng, prose, wanted)
 
 
-def with_long(longest: int) -> list[tuple[float, int, Maker]]:
+def with_long(longest: int) -> list[Part]:
     """Half of the tokens in look-up over up to `longest` tokens; the rest as in SHORT."""
     short = SHORT[1:]
     rest = sum(share for share, _, _ in short)
@@ -382,7 +384,7 @@ def with_long(longest: int) -> list[tuple[float, int, Maker]]:
     ]
 
 
-def recall(longest: int) -> list[tuple[float, int, Maker]]:
+def recall(longest: int) -> list[Part]:
     """For a model that has the other skills: look-up, up to `longest` tokens, and enough of the rest
     to keep it."""
     tasks = SHORT[5:]
@@ -391,8 +393,7 @@ def recall(longest: int) -> list[tuple[float, int, Maker]]:
         (0.30, 270 if longest < 1024 else int(0.76 * longest),
          lambda rng, prose, wanted: look_up(rng, prose, longest, wanted, ADJACENT, much=True)),
         (0.15, 150, lambda rng, prose, wanted: fact_list(rng, prose, wanted, ADJACENT)),
-        (0.12, 126, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted)),
-        (0.04, 78, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted)),
+        (0.16, 109.2, lambda rng, prose, wanted: recital(rng, ADJACENT, wanted)),
         (0.07, int(0.9 * longest), lambda rng, prose, wanted: plain(rng, prose, 0.9 * longest)),
         *((0.32 * share / rest, size, make) for share, size, make in tasks),
     ]

@@ -39,7 +39,7 @@ using ValueSource = std::function<std::span<const float>(size_t parameter)>;
 
 // Writes shards, index, config.json and tokenizer files into a temporary folder beside `out` and
 // renames it. Values are those of `set`, or come from `values`, which is asked once for each of the
-// set's parameters, in the set's order.  kInvalidArgument if `out` exists, if a tensor is missing
+// set's parameters, in the set's order. kInvalidArgument if `out` exists, if a tensor is missing
 // or has another shape than `config` implies, or if the format cannot hold the model (FP4 needs
 // multiples of 32).
 Status ExportCheckpoint(const model::Config& config, const ParameterSet& set,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tensors that outlive the forward pass, and how they come back if they did not.  [V4 3.4.4]
+// Tensors that outlive the forward pass, and how they come back if they did not. [V4 3.4.4]
 //
 // Forward gives each tensor the function that computes it (Make). The backward pass only reads
 // (Get): a tensor with memory of its own still has its values; one that shares a place with the

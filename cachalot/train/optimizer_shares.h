@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which rank takes the optimizer's step of which parameter, holds its master and moments, and, of
-// a routed expert, computes with it.
-// [V4 3.4.1; report.md 6.4]
+// a routed expert, computes with it. [V4 3.4.1; report.md 6.4]
 //
 // Muon needs whole matrices, so whole parameters are dealt out, by what their step costs.
 #pragma once

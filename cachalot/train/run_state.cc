@@ -247,17 +247,6 @@ Status RunWriter::Finish(const ParameterSet& set) {
   return file_.Commit();
 }
 
-Status SaveRun(const std::string& path, const RunState& state, const ParameterSet& set,
-               const Optimizer& optimizer) {
-  CACHALOT_TRY(RunWriter writer, RunWriter::Create(path, state, set, optimizer));
-  for (size_t i = 0; i < set.parameters.size(); ++i) {
-    CACHALOT_RETURN_IF_ERROR(writer.Append(set.parameters[i].value.span()));
-    CACHALOT_RETURN_IF_ERROR(writer.Append(optimizer.state()[i].first.span()));
-    CACHALOT_RETURN_IF_ERROR(writer.Append(optimizer.state()[i].second.span()));
-  }
-  return writer.Finish(set);
-}
-
 Result<RunState> LoadRun(const std::string& path, ParameterSet& set, Optimizer& optimizer) {
   CACHALOT_TRY(const io::MappedFile file, io::MappedFile::Open(path));
   return ParseRun(path, file.data(), file.size(), set, optimizer);

@@ -52,10 +52,6 @@ class RunWriter {
   uint64_t body_bytes_ = 0;
 };
 
-// The same at once, of a set that holds everything.
-Status SaveRun(const std::string& path, const RunState& state, const ParameterSet& set,
-               const Optimizer& optimizer);
-
 // Checks the whole file, then overwrites the values, tables and optimizer state that a set and an
 // optimizer of the same model hold; they keep their content on any error. Gradients are not
 // touched. kDataCorruption, kVersionMismatch; kInvalidArgument if the file is of another model or

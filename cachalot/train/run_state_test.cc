@@ -56,6 +56,18 @@ RunState State() {
           .numbers = {{"best_loss", 0x3ff0000000000001ull}, {"rollbacks", 1}}};
 }
 
+// As Masters::Save of a single rank.
+Status SaveRun(const std::string& path, const RunState& state, const ParameterSet& set,
+               const Optimizer& optimizer) {
+  CACHALOT_TRY(RunWriter writer, RunWriter::Create(path, state, set, optimizer));
+  for (size_t i = 0; i < set.parameters.size(); ++i) {
+    CACHALOT_RETURN_IF_ERROR(writer.Append(set.parameters[i].value.span()));
+    CACHALOT_RETURN_IF_ERROR(writer.Append(optimizer.state()[i].first.span()));
+    CACHALOT_RETURN_IF_ERROR(writer.Append(optimizer.state()[i].second.span()));
+  }
+  return writer.Finish(set);
+}
+
 TEST(RunState, ResumesBitForBit) {
   TempDir dir;
   Trainee straight(1);

@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <utility>
 
@@ -17,8 +16,8 @@
 #include "cachalot/train/gradient_tree.h"
 #include "cachalot/train/masters.h"
 #include "cachalot/train/network.h"
-#include "cachalot/train/packed_reader.h"
 #include "cachalot/train/run_state.h"
+#include "cachalot/train/training_data.h"
 
 namespace cachalot::train {
 namespace {
@@ -102,17 +101,16 @@ class Trainer::Impl {
   bool quantized(uint64_t step) const {
     return recipe_.precision.qat && step >= recipe_.precision.qat_from_step;
   }
-  Status OpenData();
-  Status OpenTrainData(const std::string& dir);
-  PackedReader ReaderAt(uint64_t step) const;
   Status OpenMetrics();
   Status Resume();
   Status StartFrom(const std::string& run_dir);
   Status Restore(const std::string& checkpoint);
-  std::vector<TrainBatch> ReadBatch(uint64_t step, PackedReader& reader) const;
   void Anticipate();
   bool IsSpike(double loss);
   Result<StepMetrics> RollBack(const std::string& checkpoint, const StepMetrics& spike);
+  bool distributes_experts() const {
+    return options_.experts == ExpertPlacement::kDistributed && options_.comm->size() > 1;
+  }
   bool first_rank() const { return options_.comm->rank() == 0; }
   SlotRange OwnSlots(size_t num_batches) const;
   LossSums RunSlot(const std::vector<TrainBatch>& batches, size_t slot, const RunOptions& run);
@@ -129,9 +127,7 @@ class Trainer::Impl {
   kernels::Context ctx_;
   std::unique_ptr<comm::Communicator> alone_;
   GradientTree tree_;
-  std::map<std::string, std::shared_ptr<const Dataset>> train_;  // by folder
-  std::shared_ptr<const Dataset> validation_;
-  std::optional<PackedReader> reader_;
+  std::optional<TrainingData> data_;
   std::unique_ptr<Masters> masters_;
   // What the network computes on: the masters' values, or what their export format makes of them.
   // Gradients are its own and move to the masters for the optimizer (straight-through estimate).
@@ -150,50 +146,16 @@ class Trainer::Impl {
   double flop_per_token_ = 0;
 };
 
-Status Trainer::Impl::OpenData() {
-  if (!recipe_.data.validation.empty()) {
-    CACHALOT_TRY(validation_, Dataset::Open(recipe_.data.validation));
-  }
-  CACHALOT_RETURN_IF_ERROR(OpenTrainData(recipe_.data.train));
-  for (const Stage& stage : schedule().stages) {
-    if (!stage.train.empty()) CACHALOT_RETURN_IF_ERROR(OpenTrainData(stage.train));
-  }
-  reader_ = ReaderAt(0);
-  return {};
-}
-
-// Also of later stages: what is wrong with them shows now, not after hours.
-Status Trainer::Impl::OpenTrainData(const std::string& dir) {
-  CACHALOT_TRY(const std::shared_ptr<const Dataset> data, Dataset::Open(dir));
-  if (data->vocab_size() > recipe_.model.vocab_size) {
-    return Error{
-        ErrorCode::kInvalidArgument,
-        StrCat(dir, ": has a vocabulary of ", data->vocab_size(), ", the recipe's model of ",
-               recipe_.model.vocab_size, "; set [model].vocab_size or train another tokenizer")};
-  }
-  train_[dir] = data;
-  const auto differs = [&](const Dataset& other) {
-    return other.tokenizer_checksum() != data->tokenizer_checksum();
-  };
-  const std::string* other = nullptr;
-  if (validation_ != nullptr && differs(*validation_)) other = &recipe_.data.validation;
-  for (const auto& [folder, opened] : train_) {
-    if (differs(*opened)) other = &folder;
-  }
-  if (other == nullptr) return {};
-  return Error{ErrorCode::kInvalidArgument, StrCat(*other, ": comes from another tokenizer than ",
-                                                   dir, "; build both with the same one")};
-}
-
-PackedReader Trainer::Impl::ReaderAt(uint64_t step) const {
-  return PackedReader(train_.find(TrainDataAt(recipe_, step))->second, recipe_.seed);
-}
-
 Status Trainer::Impl::Open() {
   if (recipe_.residual == ResidualMap::kSinkhorn) {
     CACHALOT_RETURN_IF_ERROR(CheckExport(recipe_.model, ExportFormat::kReleased));
   }
-  CACHALOT_RETURN_IF_ERROR(OpenData());
+  if (distributes_experts() && recipe_.memory.recompute.contains(Recomputable::kExpertGateUp)) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "[memory].recompute has \"expert_gate_up\", which distributed experts cannot make "
+                 "again without the other ranks; leave it out, or train with --experts replicated"};
+  }
+  CACHALOT_TRY(data_, TrainingData::Open(recipe_));
   std::error_code ec;
   fs::create_directories(checkpoint_dir(), ec);
   if (ec) {
@@ -202,13 +164,7 @@ Status Trainer::Impl::Open() {
   CACHALOT_TRY(masters_, Masters::Create(recipe_, options_.experts, *options_.comm, ctx_));
   CACHALOT_RETURN_IF_ERROR(Resume());
   working_ = masters_->MakeWorking();
-  if (options_.experts == ExpertPlacement::kDistributed && options_.comm->size() > 1) {
-    if (recipe_.memory.recompute.contains(Recomputable::kExpertGateUp)) {
-      return Error{
-          ErrorCode::kInvalidArgument,
-          "[memory].recompute has \"expert_gate_up\", which distributed experts cannot make "
-          "again without the other ranks; leave it out, or train with --experts replicated"};
-    }
+  if (distributes_experts()) {
     exchange_.emplace(recipe_.model.n_routed_experts, *options_.comm);
   }
   network_ = std::make_unique<Network<float>>(
@@ -257,9 +213,7 @@ Status Trainer::Impl::Restore(const std::string& checkpoint) {
         ErrorCode::kInvalidArgument,
         StrCat(checkpoint, ": was made with another recipe; take that one, or another --out")};
   }
-  // The position is that of the last step taken; a new stage's data begin with the next one.
-  reader_ = ReaderAt(state.step == 0 ? 0 : state.step - 1);
-  CACHALOT_RETURN_IF_ERROR(reader_->Seek(state.data));
+  CACHALOT_RETURN_IF_ERROR(data_->Seek(state.step, state.data));
   step_ = state.step;
   tokens_ = state.tokens;
   const auto number = [&](const char* name) {
@@ -271,22 +225,6 @@ Status Trainer::Impl::Restore(const std::string& checkpoint) {
   anticipate_until_ = number("anticipate.until");
   rolled_back_from_ = number("anticipate.spike");
   return {};
-}
-
-std::vector<TrainBatch> Trainer::Impl::ReadBatch(uint64_t step, PackedReader& reader) const {
-  const uint64_t rows = BatchSequences(schedule(), step);
-  const uint64_t micro = MicroBatchSequences(schedule(), step);
-  const uint32_t length = StageAt(schedule(), step).sequence_length;
-  std::vector<TrainBatch> batches((rows + micro - 1) / micro);
-  if (PackedReader begun = ReaderAt(step); begun.dataset() != reader.dataset()) {
-    reader = std::move(begun);
-  }
-  PackedSequence row;
-  for (uint64_t r = 0; r < rows; ++r) {
-    reader.Next(length, row);
-    AppendSequence(row, recipe_.model.bos_token_id, batches[r / micro]);
-  }
-  return batches;
 }
 
 // Each rank has an aligned range of the tree's leaves, of the same size, and takes as many turns as
@@ -363,7 +301,7 @@ void Trainer::Impl::SumLossesAndLoads(std::vector<double>& slot_losses, LossSums
 // The routing of the next anticipate_lag steps for this rank's micro-batches, by the parameters of
 // now. The gate weights are still computed at each step: only the choice is old. [report.md 7.5]
 void Trainer::Impl::Anticipate() {
-  PackedReader ahead = *reader_;
+  TrainingData ahead = *data_;
   RunOptions run;
   run.backward = false;
   run.quantized_activations = quantized(step_);
@@ -372,7 +310,7 @@ void Trainer::Impl::Anticipate() {
   for (uint64_t step = step_; step < end; ++step) {
     const bool sparse = StageAt(schedule(), step).attention == AttentionMode::kSparse;
     run.csa = sparse ? CsaMode::kSparse : CsaMode::kDense;
-    const std::vector<TrainBatch> batches = ReadBatch(step, ahead);
+    const std::vector<TrainBatch> batches = ahead.Read(step);
     std::vector<Selections>& selections = anticipated_.emplace_back(batches.size());
     const SlotRange slots = OwnSlots(batches.size());
     for (size_t slot = slots.begin; slot < slots.begin + slots.count; ++slot) {
@@ -450,7 +388,7 @@ Result<StepMetrics> Trainer::Impl::Step() {
   if (!metrics_) CACHALOT_RETURN_IF_ERROR(OpenMetrics());
   masters_->Publish(quantized(step_), working_);
   if (anticipating() && can_save()) Anticipate();
-  const std::vector<TrainBatch> batches = ReadBatch(step_, *reader_);
+  const std::vector<TrainBatch> batches = data_->Read(step_);
   const LossSums sums = AccumulateGradients(batches, mode);
   masters_->TakeGradients(working_);
   const double norm = masters_->GradientNorm();
@@ -514,7 +452,7 @@ Status Trainer::Impl::Save() {
   RunState state{.recipe = options_.recipe_text,
                  .step = step_,
                  .tokens = tokens_,
-                 .data = reader_->position(),
+                 .data = data_->position(),
                  .numbers = {{"anticipate.from", anticipate_from_},
                              {"anticipate.until", anticipate_until_},
                              {"anticipate.spike", rolled_back_from_}}};
@@ -529,9 +467,9 @@ Status Trainer::Impl::Save() {
 
 // Rank 0 computes the loss; the others bring it what they hold.
 Result<std::optional<double>> Trainer::Impl::Evaluate() {
-  if (validation_ == nullptr) return std::optional<double>();
+  if (data_->validation() == nullptr) return std::optional<double>();
   const uint64_t at = step_ == 0 ? 0 : step_ - 1;
-  const EvaluationSet set = EvaluationSetOf(recipe_, validation_, at);
+  const EvaluationSet set = EvaluationSetOf(recipe_, data_->validation(), at);
   CACHALOT_TRY(const LossSums sums, quantized(at)
                                         ? EvaluateExported(set)
                                         : EvaluateNetwork(set, StageAt(schedule(), at).attention));

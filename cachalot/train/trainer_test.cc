@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <thread>
@@ -10,6 +11,7 @@
 #include "cachalot/io/mapped_file.h"
 #include "cachalot/train/dataset.h"
 #include "cachalot/train/export.h"
+#include "cachalot/train/memory_plan.h"
 #include "cachalot/train/run_state.h"
 #include "cachalot/train/test_support.h"
 
@@ -167,6 +169,44 @@ TEST(Trainer, OpeningARunLeavesItsMetrics) {
   const auto metrics = ReadMetrics(setup.dir / "run");
   ASSERT_TRUE(metrics.ok());
   EXPECT_EQ(metrics->size(), 8u);
+}
+
+TEST(Trainer, DistributedExpertsCannotMakeGateAndUpAgain) {
+  Counting setup;
+  setup.recipe.memory.recompute.Add(Recomputable::kExpertGateUp);
+  auto ranks = comm::ThreadRanks(2);
+  ThreadPool pool(1);
+  const auto trainer =
+      Trainer::Create(setup.recipe,
+                      {.run_dir = setup.dir / "run",
+                       .recipe_text = "x",
+                       .comm = ranks[0].get(),
+                       .experts = ExpertPlacement::kDistributed},
+                      {&pool, kernels::Path::kSimd, kernels::SupportedTargets().front()});
+  ASSERT_FALSE(trainer.ok());
+  EXPECT_NE(trainer.error().message.find("expert_gate_up"), std::string::npos);
+}
+
+// The first step of the largest batch: values to all, gradients to their owners.
+TEST(Trainer, RanksSendWhatIsPlanned) {
+  Counting setup;
+  setup.recipe.schedule.batch_ramp_steps = 0;
+  for (const uint32_t num_ranks : {2u, 4u}) {
+    auto ranks = comm::ThreadRanks(num_ranks);
+    std::vector<uint64_t> sent(num_ranks);
+    {
+      std::vector<std::jthread> threads;
+      for (auto& rank : ranks) {
+        threads.emplace_back([&, &comm = *rank] {
+          ThreadPool pool(1);
+          auto trainer = setup.Open(StrCat(num_ranks, "ranks"), pool, &comm);
+          CACHALOT_CHECK(trainer->Step().ok());
+          sent[comm.rank()] = comm.bytes_sent();
+        });
+      }
+    }
+    EXPECT_EQ(*std::ranges::max_element(sent), PlanMemory(setup.recipe, 1, num_ranks).sent_bytes);
+  }
 }
 
 TEST(Trainer, ARunBeginsWhereAnotherEnded) {
