@@ -13,6 +13,7 @@ import pathlib
 import re
 import statistics
 import subprocess
+import sys
 
 # Text put in place of the recipe's line "# variant".
 VARIANTS = {
@@ -58,8 +59,12 @@ def main() -> None:
             recipe = flags.out / f"{variant}-{seed}.toml"
             rate = flags.adamw_rate if variant == "adamw" else None
             write_recipe(text, variant, seed, rate, recipe)
-            subprocess.run([flags.cachalot, "train", str(recipe), "--out", str(run), "--threads",
-                            flags.threads], check=True, stderr=subprocess.DEVNULL)
+            log = flags.out / f"{variant}-{seed}.log"
+            with log.open("w") as out:
+                done = subprocess.run([flags.cachalot, "train", str(recipe), "--out", str(run),
+                                       "--threads", flags.threads], stderr=out)
+            if done.returncode != 0:
+                sys.exit(log.read_text().strip().splitlines()[-1])
     print("| variant | validation loss, mean (each seed) | largest gain |\n|---|---|---|")
     for variant in flags.variants:
         found = [last(flags.out / f"{variant}-{seed}") for seed in range(1, flags.seeds + 1)]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // cachalot train: a model from a recipe.
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <chrono>
@@ -238,8 +239,17 @@ Status RunTrain(const TrainFlags& flags, comm::Communicator& comm) {
   return {};
 }
 
+// What the rows at distributed experts need grows until the largest batch has been seen: an outgrown
+// buffer goes back to the system, where glibc's growing threshold would leave it as a hole in the
+// heap (docs/log.md, 2026-12-01).
+void ReturnFreedBuffers() {
+  constexpr int kBytes = 256 << 10;
+  mallopt(M_MMAP_THRESHOLD, kBytes);
+}
+
 // A rank that fails takes the others with it: none waits for it.
 int TrainOnRanks(const TrainFlags& flags) {
+  ReturnFreedBuffers();
   auto comm = flags.mpi ? comm::StartMpi() : comm::SingleRank();
   if (!comm.ok()) return Report(comm.error());
   const Status status = RunTrain(flags, **comm);

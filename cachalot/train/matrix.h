@@ -21,7 +21,10 @@ class Matrix {
   Matrix(size_t rows, size_t cols) { Resize(rows, cols); }
 
   MatView<T> Resize(size_t rows, size_t cols) {
-    if (rows * cols > buffer_.size()) buffer_ = AlignedBuffer<T>(rows * cols);
+    if (rows * cols > buffer_.size()) {
+      buffer_ = {};  // before the larger one: never both
+      buffer_ = AlignedBuffer<T>(rows * cols);
+    }
     rows_ = rows;
     cols_ = cols;
     return view();
