@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <thread>
 
 #include "cachalot/base/json.h"
 #include "cachalot/base/strings.h"
@@ -247,7 +248,8 @@ void ReturnFreedBuffers() {
   mallopt(M_MMAP_THRESHOLD, kBytes);
 }
 
-// A rank that fails takes the others with it: none waits for it.
+// A rank that fails takes the others with it: none waits for it. What all ranks run into, as a wrong
+// recipe, is said once: while the others hold back, rank 0 says it and ends them.
 int TrainOnRanks(const TrainFlags& flags) {
   ReturnFreedBuffers();
   auto comm = flags.mpi ? comm::StartMpi() : comm::SingleRank();
@@ -255,7 +257,9 @@ int TrainOnRanks(const TrainFlags& flags) {
   const Status status = RunTrain(flags, **comm);
   if (status.ok()) return 0;
   const bool stopped = status.error().code == ErrorCode::kCancelled;  // all ranks know
-  const int exit_code = stopped && (*comm)->rank() != 0 ? 0 : Report(status.error());
+  const bool first = (*comm)->rank() == 0;
+  if (!stopped && !first) std::this_thread::sleep_for(std::chrono::seconds(1));
+  const int exit_code = stopped && !first ? 0 : Report(status.error());
   if (!stopped && (*comm)->size() > 1) (*comm)->Abort(exit_code);
   return exit_code;
 }
