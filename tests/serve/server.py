@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts `cachalot serve` for tests and talks to it with nothing but the standard library."""
+import contextlib
 import http.client
 import json
 import os
@@ -63,14 +64,13 @@ class Server:
 
     def stream(self, path, body):
         """The events of a streamed answer, parsed; without [DONE]."""
-        connection = self.connect()
-        connection.request("POST", path, json.dumps({**body, "stream": True}))
-        response = connection.getresponse()
-        assert response.status == 200, (response.status, response.read())
-        for line in response:
-            if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
-                yield json.loads(line[6:])
-        connection.close()
+        with contextlib.closing(self.connect()) as connection:
+            connection.request("POST", path, json.dumps({**body, "stream": True}))
+            response = connection.getresponse()
+            assert response.status == 200, (response.status, response.read())
+            for line in response:
+                if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
+                    yield json.loads(line[6:])
 
     def metric(self, name):
         for line in self.call("GET", "/metrics")[2].decode().splitlines():
