@@ -240,16 +240,16 @@ Status RunTrain(const TrainFlags& flags, comm::Communicator& comm) {
   return {};
 }
 
-// What the rows at distributed experts need grows until the largest batch has been seen: an outgrown
-// buffer goes back to the system, where glibc's growing threshold would leave it as a hole in the
-// heap (docs/log.md, 2026-12-01).
+// What the rows at distributed experts need grows until the largest batch has been seen: an
+// outgrown buffer goes back to the system, where glibc's growing threshold would leave it as a hole
+// in the heap (docs/log.md, 2026-12-01).
 void ReturnFreedBuffers() {
   constexpr int kBytes = 256 << 10;
   mallopt(M_MMAP_THRESHOLD, kBytes);
 }
 
-// A rank that fails takes the others with it: none waits for it. What all ranks run into, as a wrong
-// recipe, is said once: while the others hold back, rank 0 says it and ends them.
+// A rank that fails takes the others with it: none waits for it. What all ranks run into, as a
+// wrong recipe, is said once: while the others hold back, rank 0 says it and ends them.
 int TrainOnRanks(const TrainFlags& flags) {
   ReturnFreedBuffers();
   auto comm = flags.mpi ? comm::StartMpi() : comm::SingleRank();
