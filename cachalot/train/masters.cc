@@ -116,6 +116,12 @@ void Masters::Step(float lr, std::span<const uint8_t> frozen) {
   optimizer_->Step(set_, lr, frozen, ctx_);
 }
 
+double Masters::NewtonSchulzFlop(std::span<const uint8_t> frozen) const {
+  double flop[1] = {optimizer_->NewtonSchulzFlop(frozen)};
+  comm_.ExactSum(flop);  // whole numbers
+  return flop[0];
+}
+
 std::span<const float> Masters::OnFirstRank(size_t i, std::span<const float> mine) {
   return GatherOnFirstRank(mine, set_.parameters[i].size(), shares_.owners[i], comm_, gathered_);
 }

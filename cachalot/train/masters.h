@@ -55,6 +55,8 @@ class Masters {
   std::string FirstNonFinite() const;
   // Each rank moves what it owns: together what one rank would do. `frozen` as Optimizer::Step.
   void Step(float lr, std::span<const uint8_t> frozen);
+  // What Newton-Schulz computes in such a Step, on all ranks together.
+  double NewtonSchulzFlop(std::span<const uint8_t> frozen) const;
 
   // Rank 0 writes what it gathers, one array at a time; any number of ranks can load it.
   Status Save(const std::string& path, const RunState& state);

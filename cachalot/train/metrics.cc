@@ -31,6 +31,7 @@ constexpr Field kFields[] = {{"loss", &StepMetrics::loss},
                              {"gradient_norm", &StepMetrics::gradient_norm},
                              {"tokens_per_s", &StepMetrics::tokens_per_s},
                              {"mfu", &StepMetrics::mfu},
+                             {"mfu_with_newton_schulz", &StepMetrics::mfu_with_newton_schulz},
                              {"mhc_gain", &StepMetrics::mhc_gain}};
 
 struct NumberList {

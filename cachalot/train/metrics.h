@@ -25,7 +25,10 @@ struct StepMetrics {
   double learning_rate = 0;
   double gradient_norm = 0;
   double tokens_per_s = 0;
-  double mfu = 0;  // share of the measured FMA peak
+  // Share of the measured FMA peak: the network's flop in the time of the whole step, and those of
+  // Newton-Schulz counted as well.
+  double mfu = 0;
+  double mfu_with_newton_schulz = 0;
   // Largest of the composite residual map over depth; NaN where it was not measured.
   double mhc_gain = std::numeric_limits<double>::quiet_NaN();
   std::vector<double> residual_gains;  // over depth, two a layer (residual_gain.h); only in JSONL

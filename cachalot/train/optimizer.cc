@@ -60,7 +60,7 @@ Optimizer::Optimizer(const model::Config& config, const ParameterSet& set,
       size_t row = 0;
       for (const size_t rows : rule.blocks) {
         const auto [n, m] = Wide(rows, p.cols);
-        blocks_.push_back({i, row, rows, p.cols, NewtonSchulzFlop(n, m)});
+        blocks_.push_back({i, row, rows, p.cols, train::NewtonSchulzFlop(n, m)});
         row += rows;
       }
     }
@@ -70,9 +70,11 @@ Optimizer::Optimizer(const model::Config& config, const ParameterSet& set,
                    [](const Block& a, const Block& b) { return a.flop > b.flop; });
 }
 
-double Optimizer::newton_schulz_flop() const {
+double Optimizer::NewtonSchulzFlop(std::span<const uint8_t> frozen) const {
   double sum = 0;
-  for (const Block& block : blocks_) sum += block.flop;
+  for (const Block& block : blocks_) {
+    if (frozen.empty() || frozen[block.parameter] == 0) sum += block.flop;
+  }
   return sum;
 }
 
@@ -95,7 +97,7 @@ void Optimizer::Step(ParameterSet& set, float lr, std::span<const uint8_t> froze
 // give the same bits.
 void Optimizer::StepMuon(ParameterSet& set, float lr, std::span<const uint8_t> frozen,
                          const kernels::Context& ctx) {
-  const double share = newton_schulz_flop() / static_cast<double>(ctx.pool->num_threads());
+  const double share = NewtonSchulzFlop({}) / static_cast<double>(ctx.pool->num_threads());
   size_t alone = 0;
   while (ctx.pool->num_threads() > 1 && alone < blocks_.size() && blocks_[alone].flop > share / 2) {
     ++alone;

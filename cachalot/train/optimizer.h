@@ -48,6 +48,9 @@ class Optimizer {
   void Step(ParameterSet& set, float lr, std::span<const uint8_t> frozen,
             const kernels::Context& ctx);
 
+  // What Newton-Schulz computes in such a Step.
+  double NewtonSchulzFlop(std::span<const uint8_t> frozen) const;
+
   const std::vector<OptimizerRule>& rules() const { return rules_; }
   std::vector<OptimizerState>& state() { return state_; }
   const std::vector<OptimizerState>& state() const { return state_; }
@@ -65,7 +68,6 @@ class Optimizer {
     size_t begin, size;
   };
 
-  double newton_schulz_flop() const;  // of one Step with nothing frozen
   void StepMuon(ParameterSet& set, float lr, std::span<const uint8_t> frozen,
                 const kernels::Context& ctx);
   void LoadNesterov(const Block& block, ParameterSet& set, MatView<float> x);

@@ -412,7 +412,8 @@ Result<StepMetrics> Trainer::Impl::Step() {
     masters_->ScaleGradients(static_cast<float>(double{recipe_.clip_norm} / norm));
   }
   const double lr = LearningRate(schedule(), step_);
-  masters_->Step(static_cast<float>(lr), Frozen(mode));
+  const std::vector<uint8_t> frozen = Frozen(mode);
+  masters_->Step(static_cast<float>(lr), frozen);
   m.learning_rate = lr;
   if (rolled_back_from_ > 0) m.rolled_back_from = rolled_back_from_ - 1;
   rolled_back_from_ = 0;
@@ -428,7 +429,9 @@ Result<StepMetrics> Trainer::Impl::Step() {
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   m.tokens_per_s = static_cast<double>(sums.tokens) / seconds;
   if (options_.peak_flop_per_s > 0) {
+    const double newton_schulz = masters_->NewtonSchulzFlop(frozen);
     m.mfu = m.tokens_per_s * flop_per_token_ / options_.peak_flop_per_s;
+    m.mfu_with_newton_schulz = m.mfu + newton_schulz / seconds / options_.peak_flop_per_s;
   }
   CACHALOT_RETURN_IF_ERROR(Finish(m));
   return m;

@@ -256,6 +256,33 @@ TEST(Trainer, OnlyTheIndexerLearnsInItsWarmup) {
   }
 }
 
+// What it counts is that of the matrices that move: the same in every dense step, the indexer's in
+// its warm-up.
+TEST(Trainer, FlopOfNewtonSchulzAreCountedBesideTheNetworks) {
+  Counting setup;
+  setup.recipe.schedule.stages = {{0, 48, AttentionMode::kDense},
+                                  {2, 96, AttentionMode::kIndexerWarmup},
+                                  {3, 96, AttentionMode::kSparse}};
+  setup.recipe.precision.qat = false;
+  ThreadPool pool(2);
+  const auto trainer = Trainer::Create(
+      setup.recipe, {.run_dir = setup.dir / "run", .recipe_text = "x", .peak_flop_per_s = 1e9},
+      {&pool, kernels::Path::kSimd, kernels::SupportedTargets().front()});
+  ASSERT_TRUE(trainer.ok());
+  std::vector<double> flop;  // of a step, in those of the network for one token
+  for (uint64_t before = 0; flop.size() < 4;) {
+    const auto m = (*trainer)->Step();
+    ASSERT_TRUE(m.ok());
+    flop.push_back((m->mfu_with_newton_schulz / m->mfu - 1) *
+                   static_cast<double>(m->tokens - before));
+    before = m->tokens;
+  }
+  EXPECT_GT(flop[0], 1);
+  EXPECT_NEAR(flop[1], flop[0], 1e-9 * flop[0]);
+  EXPECT_GT(flop[2], 0);
+  EXPECT_NEAR(flop[0] + flop[2], flop[3], 1e-9 * flop[3]);
+}
+
 // Two layers and an MTP block that learn under each residual map. Doubly stochastic maps keep the
 // gain at 1, and so does the identity; a linear map starts there and leaves.
 TEST(Trainer, ResidualMapsLearnAndTheirGainIsKnown) {
